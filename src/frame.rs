@@ -1,0 +1,119 @@
+//! The data that flows from stage to stage. Types show state:
+//! `FrameMessage` (wire) → [`Frame`] (ingest) → [`PreparedFrame`](crate::preprocess::PreparedFrame) →
+//! [`Fields`] (networks, polarization, columns) → [`Flagged`](crate::flags::Flagged) → `ResultMessage` (wire).
+
+use ferrostem_proto::{FrameState, GridSpec, JsonMap, PixelArray};
+use ndarray::Array2;
+use std::sync::Arc;
+
+/// A validated frame: what every stage behind `ingest` sees.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Name of the source in the config that it came from.
+    pub source: String,
+    pub acquisition: String,
+    pub seq: u64,
+    /// Detector counts `[row, col]`; NaN = not measured.
+    pub pixels: Array2<f32>,
+    /// The pixels as received, for the recorder.
+    pub raw: Arc<PixelArray>,
+    pub scan: ScanGeometry,
+    pub times: FrameTimes,
+    pub channel: String,
+    pub state: FrameState,
+    /// Rows `from..to` that hold data.
+    pub valid_rows: std::ops::Range<usize>,
+    pub user_data: JsonMap,
+}
+
+/// Where and how the beam was scanned.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ScanGeometry {
+    /// `[row, col]`, pm; `None` = not known.
+    pub pixel_size_pm: Option<[f64; 2]>,
+    /// Counter-clockwise as displayed.
+    pub rotation_rad: f64,
+    /// Centre of the field of view, `[y, x]`.
+    pub center_nm: [f64; 2],
+    /// Field of view, `[y, x]`.
+    pub fov_nm: Option<[f64; 2]>,
+    pub dwell_us: Option<f64>,
+}
+
+/// Unix nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameTimes {
+    /// Start of the scan; the time of reception where the source does not say.
+    pub start_ns: u64,
+    /// End of the scan; the time of reception where the source does not say.
+    pub end_ns: u64,
+    /// When the last byte of the message had arrived.
+    pub received_ns: u64,
+}
+
+/// What the networks and the geometry measured on one frame.
+#[derive(Debug, Clone)]
+pub struct Fields {
+    /// Window centres in frame pixels; all maps have its shape.
+    pub grid: GridSpec,
+    /// The DCNN's outputs; `None` when no DCNN is loaded.
+    pub polarization: Option<PolarizationMaps>,
+    /// The FCNN's columns; `None` when no FCNN is loaded.
+    pub columns: Option<Vec<Column>>,
+    /// P measured from the columns, one entry a complete unit cell.
+    pub cells: Vec<ClassicalCell>,
+}
+
+/// The DCNN's outputs on the window grid; NaN where a window touches masked pixels.
+#[derive(Debug, Clone)]
+pub struct PolarizationMaps {
+    /// pm.
+    pub p_x: Array2<f32>,
+    pub p_y: Array2<f32>,
+    pub p_sigma: Array2<f32>,
+    pub cell_a: Array2<f32>,
+    pub cell_b: Array2<f32>,
+    /// rad.
+    pub cell_angle: Array2<f32>,
+    /// pm².
+    pub cell_area: Array2<f32>,
+    /// Squared Mahalanobis distance of the window's features to those of the training set.
+    pub feature_distance: Array2<f32>,
+}
+
+/// Sublattice of a column, numbered as on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sublattice {
+    /// The dim columns (class 0), centre of the unit cell.
+    B = 0,
+    /// The bright columns (class 1), corners of the unit cell.
+    A = 1,
+}
+
+/// An atomic column in frame pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Column {
+    pub row: f64,
+    pub col: f64,
+    pub sublattice: Sublattice,
+    /// Mean class probability over the column's pixels, 0..1.
+    pub confidence: f32,
+}
+
+/// One B-centred unit cell measured from column positions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClassicalCell {
+    /// The B column, frame pixels.
+    pub row: f64,
+    pub col: f64,
+    /// B minus the mean of its four A neighbours, pm.
+    pub p_x: f64,
+    pub p_y: f64,
+    /// Mean edge lengths, pm; `a` is the edge nearer to the x axis.
+    pub cell_a: f64,
+    pub cell_b: f64,
+    /// Angle between a and b, rad.
+    pub cell_angle: f64,
+    /// pm².
+    pub cell_area: f64,
+}

@@ -1,0 +1,1 @@
+//! Materials: lattice, polar variants and Born charges.

@@ -1,0 +1,1 @@
+//! Counters, latencies and health of the running daemon.
