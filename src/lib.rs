@@ -5,20 +5,20 @@
 pub mod frame;
 pub mod material;
 
-pub mod ingest;
-pub mod preprocess;
-pub mod networks;
 pub mod columns;
-pub mod polarization;
 pub mod flags;
+pub mod ingest;
+pub mod networks;
+pub mod polarization;
+pub mod preprocess;
 pub mod publish;
 
+pub mod figure;
 pub mod pipeline;
 pub mod session;
 pub mod simulate;
 pub mod train;
-pub mod figure;
 
+pub mod cli;
 pub mod config;
 pub mod telemetry;
-pub mod cli;

@@ -3,5 +3,5 @@
 mod array;
 mod message;
 
-pub use array::{ByteOrder, Dtype, Grid, PixelArray};
+pub use array::{ArrayError, ByteOrder, Dtype, Grid, PixelArray};
 pub use message::*;

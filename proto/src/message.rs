@@ -304,3 +304,23 @@ pub enum ResultsMessage {
     Candidates(CandidatesMessage),
     Status(Box<StatusMessage>),
 }
+
+impl Serialize for JsonMap {
+    /// As one JSON text, so that formats that do not describe themselves (bincode) can carry it.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return self.0.serialize(serializer);
+        }
+        serde_json::to_string(&self.0).map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonMap {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return Ok(Self(Deserialize::deserialize(deserializer)?));
+        }
+        let text = String::deserialize(deserializer)?;
+        Ok(Self(serde_json::from_str(&text).map_err(serde::de::Error::custom)?))
+    }
+}
