@@ -8,6 +8,7 @@ mod array;
 mod error;
 mod limits;
 mod message;
+mod names;
 
 pub mod bincode;
 pub mod cbor;
