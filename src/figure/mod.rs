@@ -6,7 +6,7 @@
 //!
 //! A picture is 900 to 2000 px wide whatever the size of the frame.
 
-mod colour;
+pub(crate) mod colour;
 mod draw;
 mod layers;
 mod panel;
