@@ -26,6 +26,7 @@ pub enum ByteOrder {
 
 /// A two-dimensional image as it arrived: the bytes are shared with the message, not copied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedPixelArray")]
 pub struct PixelArray {
     dtype: Dtype,
     byte_order: ByteOrder,
@@ -37,6 +38,7 @@ pub struct PixelArray {
 
 /// A small `[rows, cols]` array in C order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedGrid<T>", bound(deserialize = "T: Deserialize<'de>"))]
 pub struct Grid<T> {
     rows: usize,
     cols: usize,
@@ -186,5 +188,41 @@ impl<T> Grid<T> {
     /// The value at `(row, col)`, `None` outside.
     pub fn get(&self, row: usize, col: usize) -> Option<&T> {
         (row < self.rows && col < self.cols).then(|| self.values.get(row * self.cols + col)).flatten()
+    }
+}
+
+/// What a [`PixelArray`] looks like before its length is checked against its shape.
+#[derive(Deserialize)]
+#[serde(rename = "PixelArray")]
+struct UncheckedPixelArray {
+    dtype: Dtype,
+    byte_order: ByteOrder,
+    shape: [usize; 2],
+    bytes: Bytes,
+}
+
+impl TryFrom<UncheckedPixelArray> for PixelArray {
+    type Error = ArrayError;
+
+    fn try_from(unchecked: UncheckedPixelArray) -> Result<Self, ArrayError> {
+        let UncheckedPixelArray { dtype, byte_order, shape, bytes } = unchecked;
+        Self::new(dtype, byte_order, shape, bytes)
+    }
+}
+
+/// What a [`Grid`] looks like before its length is checked against its shape.
+#[derive(Deserialize)]
+#[serde(rename = "Grid")]
+struct UncheckedGrid<T> {
+    rows: usize,
+    cols: usize,
+    values: Vec<T>,
+}
+
+impl<T> TryFrom<UncheckedGrid<T>> for Grid<T> {
+    type Error = ArrayError;
+
+    fn try_from(unchecked: UncheckedGrid<T>) -> Result<Self, ArrayError> {
+        Self::new(unchecked.rows, unchecked.cols, unchecked.values)
     }
 }
