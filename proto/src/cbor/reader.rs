@@ -32,7 +32,8 @@ pub(super) enum Entry {
 /// Reads a map into one variable a field, named like its key. Required ones hold the value, optional ones an
 /// `Option`, `None` also where the value is `null`. Unknown keys are skipped.
 macro_rules! read_fields {
-    ($reader:ident { $($required:ident: $read:path,)* } optional { $($optional:ident: $read_optional:path,)* }) => {
+    ($reader:ident { $($required:ident: $read:path),* $(,)? }
+        optional { $($optional:ident: $read_optional:path),* $(,)? }) => {
         $(let mut $required = None;)*
         $(let mut $optional = None;)*
         $reader.map(|reader, key| {
@@ -48,8 +49,8 @@ macro_rules! read_fields {
         })?;
         $(let Some($required) = $required else { return Err($reader.missing(stringify!($required))) };)*
     };
-    ($reader:ident { $($required:ident: $read:path,)* }) => {
-        read_fields!($reader { $($required: $read,)* } optional {})
+    ($reader:ident { $($required:ident: $read:path),* $(,)? }) => {
+        $crate::cbor::reader::read_fields!($reader { $($required: $read),* } optional {})
     };
 }
 pub(super) use read_fields;
