@@ -79,7 +79,7 @@ mod tests {
         let header: &[u8] = b" {\"dtype\":\"uint8\"}";
         let head = Bytes::from_static(header);
         assert_eq!(found(&[b"\xa2..."]), Some((Encoding::Cbor, false, Bytes::from_static(b"\xa2..."))));
-        assert_eq!(found(&[b"frame", b"\xbf\xff"]).unwrap().1, true);
+        assert!(found(&[b"frame", b"\xbf\xff"]).unwrap().1);
         assert_eq!(found(&[b"\x89FSB\x01"]).unwrap().0, Encoding::Bincode);
         assert_eq!(found(&[header, b"\xa2"]), Some((Encoding::Recipe, false, head.clone())));
         assert_eq!(found(&[b"haadf", header, b"{"]), Some((Encoding::Recipe, true, head)));
