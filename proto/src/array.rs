@@ -33,7 +33,12 @@ pub struct PixelArray {
     /// `[rows, cols]`.
     shape: [usize; 2],
     /// C order, `rows * cols * dtype.size()` bytes.
+    #[serde(serialize_with = "as_bytes")]
     bytes: Bytes,
+}
+
+fn as_bytes<S: serde::Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
 }
 
 /// A small `[rows, cols]` array in C order.
@@ -198,7 +203,7 @@ struct UncheckedPixelArray {
     dtype: Dtype,
     byte_order: ByteOrder,
     shape: [usize; 2],
-    bytes: Bytes,
+    bytes: serde_bytes::ByteBuf,
 }
 
 impl TryFrom<UncheckedPixelArray> for PixelArray {
@@ -206,7 +211,7 @@ impl TryFrom<UncheckedPixelArray> for PixelArray {
 
     fn try_from(unchecked: UncheckedPixelArray) -> Result<Self, ArrayError> {
         let UncheckedPixelArray { dtype, byte_order, shape, bytes } = unchecked;
-        Self::new(dtype, byte_order, shape, bytes)
+        Self::new(dtype, byte_order, shape, bytes.into_vec().into())
     }
 }
 

@@ -3,7 +3,8 @@
 use super::candidates::Site;
 use crate::config::InvalidSetting;
 use crate::frame::Frame;
-use ferrostem_proto::{AckVerdict, Candidate, CandidateKind};
+use ferrostem_proto::control::Verdict;
+use ferrostem_proto::{Candidate, CandidateKind};
 use serde::{Deserialize, Serialize};
 
 /// When two sightings are one site, and how long it is remembered.
@@ -88,20 +89,16 @@ pub struct Tracker {
     tracks: Vec<Track>,
     frames: u64,
     next_id: u64,
-    acquisition: String,
 }
 
 impl Tracker {
     pub const fn new(settings: TrackerSettings) -> Self {
-        Self { settings, tracks: Vec::new(), frames: 0, next_id: 1, acquisition: String::new() }
+        Self { settings, tracks: Vec::new(), frames: 0, next_id: 1 }
     }
 
     /// Turns ranked sites into candidates: a site seen before keeps its id, one that was rejected or done is left out.
     pub fn track(&mut self, sites: Vec<Site>, frame: &Frame, model: &str, now_ns: u64) -> Vec<Candidate> {
         self.frames += 1;
-        if frame.acquisition != self.acquisition {
-            self.acquisition.clone_from(&frame.acquisition);
-        }
         let valid_until_ns = now_ns.saturating_add(self.settings.valid_for_ms.saturating_mul(1_000_000));
         let mut taken = vec![false; self.tracks.len()];
         let mut candidates = Vec::new();
@@ -160,9 +157,9 @@ impl Tracker {
 
     /// What the controller made of a candidate. Rejected and finished sites are not offered again. Returns whether the
     /// id is known.
-    pub fn acknowledge(&mut self, id: u64, verdict: AckVerdict) -> bool {
+    pub fn acknowledge(&mut self, id: u64, verdict: Verdict) -> bool {
         let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else { return false };
-        track.closed = matches!(verdict, AckVerdict::Rejected | AckVerdict::Done);
+        track.closed = matches!(verdict, Verdict::Rejected | Verdict::Done);
         true
     }
 }

@@ -74,7 +74,7 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// When there is no such adapter.
-    pub(super) fn open(self) -> Result<(Device, String), DeviceError> {
+    pub(crate) fn open(self) -> Result<(Device, String), DeviceError> {
         let nth = |api: &'static str, kind: DeviceType, index: usize| {
             let mut devices = Device::enumerate(kind).into_vec();
             if index < devices.len() {

@@ -14,11 +14,15 @@ mod features;
 mod manifest;
 
 pub use dcnn::{Dcnn, DcnnConfig, Padding};
+pub(crate) use dcnn::{FEATURE_CHANNELS, POOLING, site_features};
 pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
 pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
 pub use fcnn::{Fcnn, FcnnConfig};
-pub use features::{FeatureAccumulator, FeatureStatistics};
-pub use manifest::{Architecture, LoadedModel, Manifest, ModelError, OutputSpec, TrainingRecord, WeightsRef};
+pub use features::{FeatureAccumulator, FeatureError, FeatureStatistics};
+pub use manifest::{
+    Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, TrainingRecord, WeightsRef,
+};
+pub(crate) use manifest::{weights_bytes, write_part};
 
 /// Slope of every LeakyReLU (AtomAI's default).
 pub(crate) const LEAKY_SLOPE: f64 = 0.01;

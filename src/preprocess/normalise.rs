@@ -4,7 +4,7 @@
 //! Assumptions: non-finite pixels are "not measured"; they enter no statistic and come out as 0.
 
 use crate::config::InvalidSetting;
-use ndarray::Array2;
+use ndarray::{Array1, Array2, Axis};
 use serde::{Deserialize, Serialize};
 
 /// Fraction of the frame's standard deviation below which a local standard deviation is not believed:
@@ -13,6 +13,11 @@ const STD_FLOOR: f64 = 0.05;
 
 /// Boxes that stand for one Gaussian; three are within 3 % of it.
 const BOXES: usize = 3;
+
+/// Statistics as smooth as sigma need not be computed for every pixel: they are taken on bins of sigma / 10, at
+/// most [`MAX_BIN`] px, and interpolated, which changes them by under a thousandth.
+const BINS_PER_SIGMA: f64 = 10.0;
+const MAX_BIN: usize = 8;
 
 /// How a model wants its input scaled, as its manifest says:
 /// `{ kind = "local", sigma_px = 40.0 }` or `{ kind = "min_max" }`.
@@ -56,16 +61,15 @@ impl Normalisation {
 }
 
 /// Replaces non-finite pixels by the mean of the measured pixels around them (Gaussian weights of `sigma_px`),
-/// so that a resampling kernel sees no cliff.
+/// so that a resampling kernel sees no cliff. Without any measured pixel within reach: the frame's mean.
 pub(super) fn fill_masked(image: &Array2<f32>, sigma_px: f64) -> Array2<f32> {
-    let Some((mean, _)) = mean_and_std(image) else { return Array2::zeros(image.dim()) };
-    let [weight, sum] = planes(image, |value| [1.0, value - mean], sigma_px);
+    let Some(statistics) = LocalStatistics::of(image, sigma_px) else { return Array2::zeros(image.dim()) };
     let mut filled = image.clone();
-    for ((pixel, &weight), &sum) in filled.iter_mut().zip(&weight).zip(&sum) {
+    statistics.for_each_row(&mut filled, |pixel, mean, _| {
         if !pixel.is_finite() {
-            *pixel = (mean + if weight > 1e-9 { sum / weight } else { 0.0 }) as f32;
+            *pixel = mean;
         }
-    }
+    });
     filled
 }
 
@@ -79,77 +83,132 @@ fn min_max(image: &Array2<f32>) -> Array2<f32> {
 }
 
 fn local(image: &Array2<f32>, sigma_px: f64) -> Array2<f32> {
-    let Some((mean, std)) = mean_and_std(image).filter(|&(_, std)| std > 0.0) else {
-        return Array2::zeros(image.dim());
-    };
-    // Centring on the frame's mean first keeps E[x²] − E[x]² from cancelling.
-    let [weight, sum, square] = planes(
-        image,
-        |value| {
-            let centred = value - mean;
-            [1.0, centred, centred * centred]
-        },
-        sigma_px,
-    );
-    let floor = std * STD_FLOOR;
-    let mut out = image.to_owned();
-    for (((pixel, &weight), &sum), &square) in out.iter_mut().zip(&weight).zip(&sum).zip(&square) {
-        *pixel = if pixel.is_finite() {
-            // A measured pixel counts itself, so its weight is never zero.
-            let inverse = 1.0 / weight;
-            let local_mean = sum * inverse;
-            let variance = square * inverse - local_mean * local_mean;
-            ((f64::from(*pixel) - mean - local_mean) / variance.max(floor * floor).sqrt()) as f32
-        } else {
-            0.0
-        };
-    }
+    let Some(statistics) = LocalStatistics::of(image, sigma_px) else { return Array2::zeros(image.dim()) };
+    let mut out = image.clone();
+    statistics.for_each_row(&mut out, |pixel, mean, inverse_std| {
+        *pixel = if pixel.is_finite() { (*pixel - mean) * inverse_std } else { 0.0 };
+    });
     out
 }
 
-/// Mean and standard deviation of the finite pixels; `None` without any.
-fn mean_and_std(image: &Array2<f32>) -> Option<(f64, f64)> {
-    let (mut count, mut sum) = (0_usize, 0.0);
-    for &value in image {
-        if value.is_finite() {
-            count += 1;
-            sum += f64::from(value);
-        }
-    }
-    if count == 0 {
-        return None;
-    }
-    let mean = sum / count as f64;
-    let square: f64 =
-        image.iter().filter(|value| value.is_finite()).map(|&value| (f64::from(value) - mean).powi(2)).sum();
-    Some((mean, (square / count as f64).sqrt()))
+/// Local mean and inverse standard deviation on bins of `bin × bin` px, to be interpolated between bin centres.
+struct LocalStatistics {
+    bin: usize,
+    mean: Array2<f32>,
+    inverse_std: Array2<f32>,
 }
 
-/// `N` maps of `terms(pixel)` (0 where not measured), each smoothed by a Gaussian of `sigma_px`, C order.
-fn planes<const N: usize>(
-    image: &Array2<f32>,
-    terms: impl Fn(f64) -> [f64; N],
-    sigma_px: f64,
-) -> [Vec<f64>; N] {
+impl LocalStatistics {
+    /// `None` when no pixel was measured.
+    fn of(image: &Array2<f32>, sigma_px: f64) -> Option<Self> {
+        let frame_mean = mean_of_finite(image)?;
+        let bin = ((sigma_px / BINS_PER_SIGMA) as usize).clamp(1, MAX_BIN);
+        // Centring on the frame's mean first keeps E[x²] − E[x]² from cancelling.
+        let [mut weight, mut sum, mut square] = binned_moments(image, frame_mean, bin);
+        let total: f64 = weight.iter().sum();
+        let frame_std = (square.iter().sum::<f64>() / total).sqrt();
+        let floor = frame_std * STD_FLOOR;
+
+        let mut scratch = Array2::zeros(weight.dim());
+        for half_width in box_half_widths(sigma_px / bin as f64) {
+            for plane in [&mut weight, &mut sum, &mut square] {
+                box_along_cols(plane, &mut scratch, half_width);
+                box_along_rows(&scratch, plane, half_width);
+            }
+        }
+
+        let mut mean = Array2::zeros(weight.dim());
+        let mut inverse_std = Array2::zeros(weight.dim());
+        for ((((mean, inverse_std), &weight), &sum), &square) in
+            mean.iter_mut().zip(&mut inverse_std).zip(&weight).zip(&sum).zip(&square)
+        {
+            // The running sums leave rounding errors, not zeros, where no pixel is within reach.
+            if weight < 1e-9 {
+                *mean = frame_mean as f32;
+                continue;
+            }
+            let offset = sum / weight;
+            *mean = (frame_mean + offset) as f32;
+            let std = (square / weight - offset * offset).max(floor * floor).sqrt();
+            *inverse_std = if std > 0.0 { (1.0 / std) as f32 } else { 0.0 };
+        }
+        Some(Self { bin, mean, inverse_std })
+    }
+
+    /// Calls `apply(pixel, mean, inverse_std)` with the statistics interpolated bilinearly at each pixel.
+    fn for_each_row(&self, image: &mut Array2<f32>, apply: impl Fn(&mut f32, f32, f32)) {
+        let (rows, cols) = image.dim();
+        let (bin_rows, bin_cols) = self.mean.dim();
+        let col_steps: Vec<Step> = (0..cols).map(|col| Step::at(col, self.bin, bin_cols)).collect();
+        let mut mean_row = vec![0.0_f32; bin_cols];
+        let mut inverse_std_row = vec![0.0_f32; bin_cols];
+        for (row, mut pixels) in (0..rows).zip(image.rows_mut()) {
+            let step = Step::at(row, self.bin, bin_rows);
+            for (map, line) in [(&self.mean, &mut mean_row), (&self.inverse_std, &mut inverse_std_row)] {
+                for ((value, &a), &b) in line.iter_mut().zip(map.row(step.from)).zip(map.row(step.to)) {
+                    *value = a + (b - a) * step.fraction;
+                }
+            }
+            for (pixel, step) in pixels.iter_mut().zip(&col_steps) {
+                apply(pixel, step.between(&mean_row), step.between(&inverse_std_row));
+            }
+        }
+    }
+}
+
+/// Where a pixel lies between two bin centres.
+struct Step {
+    from: usize,
+    to: usize,
+    fraction: f32,
+}
+
+impl Step {
+    fn at(pixel: usize, bin: usize, bins: usize) -> Self {
+        let position = ((pixel as f64 + 0.5) / bin as f64 - 0.5).clamp(0.0, (bins - 1) as f64);
+        let from = position as usize;
+        Self { from, to: (from + 1).min(bins - 1), fraction: (position - from as f64) as f32 }
+    }
+
+    fn between(&self, line: &[f32]) -> f32 {
+        line[self.from] + (line[self.to] - line[self.from]) * self.fraction
+    }
+}
+
+fn mean_of_finite(image: &Array2<f32>) -> Option<f64> {
+    let (mut count, mut sum) = (0_usize, 0.0);
+    for row in image.rows() {
+        for &value in row {
+            let finite = value.is_finite();
+            count += usize::from(finite);
+            sum += if finite { f64::from(value) } else { 0.0 };
+        }
+    }
+    (count > 0).then(|| sum / count as f64)
+}
+
+/// Sums of 1, x and x² over the measured pixels of each bin, x counted from `centre`.
+fn binned_moments(image: &Array2<f32>, centre: f64, bin: usize) -> [Array2<f64>; 3] {
     let (rows, cols) = image.dim();
-    let mut planes = [(); N].map(|()| Vec::with_capacity(rows * cols));
-    for &value in image {
-        let values = if value.is_finite() { terms(f64::from(value)) } else { [0.0; N] };
-        for (plane, value) in planes.iter_mut().zip(values) {
-            plane.push(value);
+    let mut moments = [(); 3].map(|()| Array2::<f64>::zeros((rows.div_ceil(bin), cols.div_ceil(bin))));
+    let [weight, sum, square] = &mut moments;
+    for (row, pixels) in image.rows().into_iter().enumerate() {
+        for (chunk, pixels) in pixels.axis_chunks_iter(Axis(0), bin).enumerate() {
+            let (mut count, mut first, mut second) = (0.0, 0.0, 0.0);
+            for &pixel in pixels {
+                let finite = pixel.is_finite();
+                let x = if finite { f64::from(pixel) - centre } else { 0.0 };
+                count += f64::from(u8::from(finite));
+                first += x;
+                second += x * x;
+            }
+            let at = [row / bin, chunk];
+            weight[at] += count;
+            sum[at] += first;
+            square[at] += second;
         }
     }
-    let half_widths = box_half_widths(sigma_px);
-    let mut scratch = vec![0.0; rows * cols];
-    for plane in &mut planes {
-        for half_width in half_widths {
-            box_along_cols(plane, &mut scratch, cols, half_width);
-            std::mem::swap(plane, &mut scratch);
-            box_along_rows(plane, &mut scratch, [rows, cols], half_width);
-            std::mem::swap(plane, &mut scratch);
-        }
-    }
-    planes
+    moments
 }
 
 /// Half-widths `h` of the boxes of `2h + 1` px whose variances add up as near to `sigma_px²` as odd widths allow.
@@ -164,106 +223,45 @@ fn box_half_widths(sigma_px: f64) -> [usize; BOXES] {
 
 /// Running mean over `2 half_width + 1` columns; what lies outside counts as 0. (The constant divisor drops out of
 /// every ratio, but keeps the numbers near 1.)
-fn box_along_cols(input: &[f64], output: &mut [f64], cols: usize, half_width: usize) {
-    if cols == 0 {
-        return;
-    }
-    // Several rows at a time: their running sums are independent, which hides the latency of the additions.
-    const TOGETHER: usize = 8;
+fn box_along_cols(input: &Array2<f64>, output: &mut Array2<f64>, half_width: usize) {
+    let cols = input.ncols();
     let scale = 1.0 / (2 * half_width + 1) as f64;
-    for (input, output) in input.chunks(TOGETHER * cols).zip(output.chunks_mut(TOGETHER * cols)) {
-        if input.len() == TOGETHER * cols {
-            let rows: [&[f64]; TOGETHER] = std::array::from_fn(|row| &input[row * cols..(row + 1) * cols]);
-            let mut output_rows = output.chunks_exact_mut(cols);
-            let mut outputs: [&mut [f64]; TOGETHER] =
-                std::array::from_fn(|_| output_rows.next().unwrap_or_default());
-            running_sums(&rows, &mut outputs, half_width, scale);
-        } else {
-            for (input, output) in input.chunks_exact(cols).zip(output.chunks_exact_mut(cols)) {
-                running_sums(&[input], &mut [output], half_width, scale);
+    for (input, mut output) in input.rows().into_iter().zip(output.rows_mut()) {
+        let mut sum: f64 = input.iter().take(half_width).sum();
+        for col in 0..cols {
+            if col + half_width < cols {
+                sum += input[col + half_width];
             }
-        }
-    }
-}
-
-fn running_sums<const N: usize>(
-    inputs: &[&[f64]; N],
-    outputs: &mut [&mut [f64]; N],
-    half_width: usize,
-    scale: f64,
-) {
-    let cols = inputs[0].len();
-    let mut sums = [0.0; N];
-    for (sum, input) in sums.iter_mut().zip(inputs) {
-        *sum = input[..half_width.min(cols)].iter().sum();
-    }
-    for col in 0..cols {
-        let entering = col + half_width;
-        if entering < cols {
-            for (sum, input) in sums.iter_mut().zip(inputs) {
-                *sum += input[entering];
+            if col > half_width {
+                sum -= input[col - half_width - 1];
             }
-        }
-        if col > half_width {
-            for (sum, input) in sums.iter_mut().zip(inputs) {
-                *sum -= input[col - half_width - 1];
-            }
-        }
-        for (sum, output) in sums.iter().zip(outputs.iter_mut()) {
             output[col] = sum * scale;
         }
     }
 }
 
 /// Running mean over `2 half_width + 1` rows, a whole row of running sums at a time; outside counts as 0.
-fn box_along_rows(input: &[f64], output: &mut [f64], shape: [usize; 2], half_width: usize) {
-    let [rows, cols] = shape;
+fn box_along_rows(input: &Array2<f64>, output: &mut Array2<f64>, half_width: usize) {
+    let (rows, cols) = input.dim();
     let scale = 1.0 / (2 * half_width + 1) as f64;
-    let row_of = |row: usize| &input[row * cols..(row + 1) * cols];
-    let mut sums = vec![0.0; cols];
+    let mut sums = Array1::<f64>::zeros(cols);
     for row in 0..half_width.min(rows) {
-        for (sum, value) in sums.iter_mut().zip(row_of(row)) {
-            *sum += value;
-        }
+        sums += &input.row(row);
     }
     for row in 0..rows {
-        let entering = row + half_width;
-        let output = &mut output[row * cols..(row + 1) * cols];
-        match (entering < rows, row > half_width) {
-            (true, true) => {
-                let leaving = row_of(row - half_width - 1);
-                for (((sum, output), enters), leaves) in
-                    sums.iter_mut().zip(output).zip(row_of(entering)).zip(leaving)
-                {
-                    *sum += enters - leaves;
-                    *output = *sum * scale;
-                }
-            }
-            (true, false) => {
-                for ((sum, output), enters) in sums.iter_mut().zip(output).zip(row_of(entering)) {
-                    *sum += enters;
-                    *output = *sum * scale;
-                }
-            }
-            (false, true) => {
-                for ((sum, output), leaves) in sums.iter_mut().zip(output).zip(row_of(row - half_width - 1)) {
-                    *sum -= leaves;
-                    *output = *sum * scale;
-                }
-            }
-            (false, false) => {
-                for (sum, output) in sums.iter().zip(output) {
-                    *output = sum * scale;
-                }
-            }
+        if row + half_width < rows {
+            sums += &input.row(row + half_width);
         }
+        if row > half_width {
+            sums -= &input.row(row - half_width - 1);
+        }
+        output.row_mut(row).zip_mut_with(&sums, |output, sum| *output = sum * scale);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::Axis;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -316,6 +314,24 @@ mod tests {
             let std = (square[at] / weight[at] - mean * mean).sqrt();
             let expected = (f64::from(pixel) - mean) / std;
             assert!((expected - f64::from(got)).abs() < 1e-4, "{at:?}: {expected} {got}");
+        }
+    }
+
+    #[test]
+    fn bins_change_next_to_nothing() {
+        let mut image = noise(150, 170, 5);
+        image.slice_axis_mut(Axis(0), (140..).into()).fill(f32::NAN);
+        let sigma_px = 40.0;
+        let got = Normalisation::Local { sigma_px }.normalise(&image);
+        let half_widths = box_half_widths(sigma_px);
+        let blur = |term: &dyn Fn(f64) -> f64| {
+            brute_blur(&image.mapv(|v| if v.is_finite() { term(v.into()) } else { 0.0 }), &half_widths)
+        };
+        let (weight, sum, square) = (blur(&|_| 1.0), blur(&|v| v), blur(&|v| v * v));
+        for (at, &pixel) in image.indexed_iter().filter(|(_, pixel)| pixel.is_finite()) {
+            let mean = sum[at] / weight[at];
+            let expected = (f64::from(pixel) - mean) / (square[at] / weight[at] - mean * mean).sqrt();
+            assert!((expected - f64::from(got[at])).abs() < 0.02, "{at:?}: {expected} {}", got[at]);
         }
     }
 

@@ -11,8 +11,9 @@ pub(super) struct Canvas {
     values: Array2<f32>,
     margin: usize,
     jitter: LineJitter,
-    /// Scratch: the profile along x of the Gaussian being added.
+    /// Scratch: the profile along x of the Gaussian being added, and its change from one row to the next.
     profile: Vec<f32>,
+    slant: Vec<f32>,
 }
 
 /// How far each line was scanned beside its place, pixels; empty where lines are in place.
@@ -21,11 +22,25 @@ pub(super) struct LineJitter {
     y: Vec<f64>,
 }
 
-/// `height` · exp(-r² / 2σ²) about `center` = `[x, y]`, all in pixels.
+/// `height` · exp(-½ dᵀ Σ⁻¹ d), with d = `[x, y]` from `center`, all in pixels.
 pub(super) struct Gaussian {
     pub center: [f64; 2],
-    pub sigma: f64,
+    pub covariance: Covariance,
     pub height: f64,
+}
+
+/// The matrix Σ, px².
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Covariance {
+    pub xx: f64,
+    pub xy: f64,
+    pub yy: f64,
+}
+
+impl Covariance {
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { xx: self.xx * factor, xy: self.xy * factor, yy: self.yy * factor }
+    }
 }
 
 impl LineJitter {
@@ -47,7 +62,13 @@ impl Canvas {
     pub fn new([rows, cols]: [usize; 2], jitter: LineJitter) -> Self {
         let farthest = jitter.x.iter().fold(0.0, |far: f64, x| far.max(x.abs()));
         let margin = if jitter.x.is_empty() { 0 } else { farthest.ceil() as usize + 2 };
-        Self { values: Array2::zeros((rows, cols + 2 * margin)), margin, jitter, profile: Vec::new() }
+        Self {
+            values: Array2::zeros((rows, cols + 2 * margin)),
+            margin,
+            jitter,
+            profile: Vec::new(),
+            slant: Vec::new(),
+        }
     }
 
     /// Adds a line of values, one a column of the frame, to every row; the margins repeat the frame's edge.
@@ -61,19 +82,30 @@ impl Canvas {
         }
     }
 
-    /// Adds a Gaussian out to `reach` standard deviations.
+    /// Adds a Gaussian out to `reach` standard deviations along x and y.
+    ///
+    /// exp(-½ (A dx² + 2 B dx dy + C dy²)) is a profile in x and a weight in y, and where the Gaussian is slanted (B ≠ 0) a
+    /// profile that changes by the factor exp(-B dx) from row to row. The slant takes rows at their nominal distance: with line
+    /// jitter it is off by less than the jitter itself, the same for all columns of a line.
     pub fn add(&mut self, gaussian: &Gaussian, reach: f64) {
         let [rows, width] = [self.values.nrows(), self.values.ncols()];
-        let Gaussian { center: [x, y], sigma, height } = *gaussian;
+        let Gaussian { center: [x, y], covariance: Covariance { xx, xy, yy }, height } = *gaussian;
         let x = x + self.margin as f64;
-        let Some((first_row, end_row)) = covered(y, reach * sigma, rows) else { return };
-        let Some((first, end)) = covered(x, reach * sigma, width) else { return };
-        let exponent = -0.5 / (sigma * sigma);
+        let Some((first_row, end_row)) = covered(y, reach * yy.sqrt(), rows) else { return };
+        let Some((first, end)) = covered(x, reach * xx.sqrt(), width) else { return };
+        let det = xx * yy - xy * xy;
+        let (a, b, c) = (yy / det, -xy / det, xx / det);
+        let first_dy = first_row as f64 - y;
+        let along_x = (first..end).map(|col| col as f64 - x);
         self.profile.clear();
-        self.profile.extend((first..end).map(|col| (exponent * (col as f64 - x).powi(2)).exp() as f32));
+        self.profile.extend(along_x.clone().map(|dx| (-0.5 * a * dx * dx - b * dx * first_dy).exp() as f32));
+        self.slant.clear();
+        if b != 0.0 {
+            self.slant.extend(along_x.map(|dx| (-b * dx).exp() as f32));
+        }
         for row in first_row..end_row {
-            let scanned_y = row as f64 + self.jitter.y.get(row).copied().unwrap_or(0.0);
-            let weight = (height * (exponent * (scanned_y - y).powi(2)).exp()) as f32;
+            let dy = row as f64 + self.jitter.y.get(row).copied().unwrap_or(0.0) - y;
+            let weight = (height * (-0.5 * c * dy * dy).exp()) as f32;
             let start = row * width;
             let Some(line) = self.values.as_slice_mut().and_then(|v| v.get_mut(start + first..start + end))
             else {
@@ -81,6 +113,9 @@ impl Canvas {
             };
             for (value, profile) in line.iter_mut().zip(&self.profile) {
                 *value += weight * profile;
+            }
+            for (profile, slant) in self.profile.iter_mut().zip(&self.slant) {
+                *profile *= slant;
             }
         }
     }
@@ -133,10 +168,27 @@ mod tests {
         LineJitter { x: Vec::new(), y: Vec::new() }
     }
 
+    fn round(sigma: f64) -> Covariance {
+        Covariance { xx: sigma * sigma, xy: 0.0, yy: sigma * sigma }
+    }
+
+    #[test]
+    fn slanted_patches_agree_with_the_formula_at_every_pixel() {
+        let covariance = Covariance { xx: 12.0, xy: -5.0, yy: 7.0 };
+        let mut canvas = Canvas::new([40, 50], still());
+        canvas.add(&Gaussian { center: [20.3, 17.8], covariance, height: 100.0 }, 12.0);
+        for ((row, col), value) in canvas.into_scanned().indexed_iter() {
+            let (dx, dy) = (col as f64 - 20.3, row as f64 - 17.8);
+            // Σ⁻¹ by hand: det = 84 - 25 = 59.
+            let exponent = (7.0 * dx * dx + 10.0 * dx * dy + 12.0 * dy * dy) / 59.0;
+            assert!((f64::from(*value) - 100.0 * (-0.5 * exponent).exp()).abs() < 1e-3, "{row} {col}");
+        }
+    }
+
     #[test]
     fn patches_agree_with_the_formula_at_every_pixel() {
         let mut canvas = Canvas::new([40, 50], still());
-        let gaussian = Gaussian { center: [20.3, 17.8], sigma: 3.0, height: 100.0 };
+        let gaussian = Gaussian { center: [20.3, 17.8], covariance: round(3.0), height: 100.0 };
         canvas.add(&gaussian, 12.0);
         for ((row, col), value) in canvas.into_scanned().indexed_iter() {
             let r2 = (col as f64 - 20.3).powi(2) + (row as f64 - 17.8).powi(2);
@@ -148,7 +200,7 @@ mod tests {
     fn patches_outside_the_frame_add_nothing_and_do_not_panic() {
         let mut canvas = Canvas::new([16, 16], still());
         for center in [[-100.0, 5.0], [100.0, 5.0], [5.0, -100.0], [5.0, 100.0]] {
-            canvas.add(&Gaussian { center, sigma: 2.0, height: 1.0 }, 4.0);
+            canvas.add(&Gaussian { center, covariance: round(2.0), height: 1.0 }, 4.0);
         }
         assert!(canvas.into_scanned().iter().all(|&v| v == 0.0));
     }
@@ -161,7 +213,7 @@ mod tests {
         };
         let (x, y) = (jitter.x.clone(), jitter.y.clone());
         let mut canvas = Canvas::new([32, 32], jitter);
-        canvas.add(&Gaussian { center: [15.0, 16.0], sigma: 4.0, height: 100.0 }, 10.0);
+        canvas.add(&Gaussian { center: [15.0, 16.0], covariance: round(4.0), height: 100.0 }, 10.0);
         let line: Vec<f32> = (0..32).map(|col| col as f32).collect();
         canvas.add_smooth(|_| line.clone());
         let scanned = canvas.into_scanned();

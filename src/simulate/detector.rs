@@ -3,7 +3,7 @@
 use super::microscope::{Detector, Microscope, PixelType};
 use bytes::Bytes;
 use ferrostem_proto::{ArrayError, ByteOrder, Dtype, PixelArray};
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, Poisson, StandardNormal};
 
@@ -18,6 +18,28 @@ pub(super) fn detect(expected: &mut Array2<f32>, microscope: &Microscope, rng: &
         let counts = if microscope.shot_noise { electrons(mean, rng) } else { mean };
         let read = if read_noise > 0.0 { read_noise * rng.sample::<f64, _>(StandardNormal) } else { 0.0 };
         *value = (gain * counts + offset + read) as f32;
+    }
+    if microscope.detector.smoothing_px > 0.0 {
+        smooth(expected, microscope.detector.smoothing_px);
+    }
+}
+
+/// Convolves with a Gaussian along both axes; pixels beyond the edge repeat it.
+fn smooth(pixels: &mut Array2<f32>, sigma_px: f64) {
+    let reach = (4.0 * sigma_px).ceil() as usize;
+    let offsets = (0..=2 * reach).map(|k| k as f64 - reach as f64);
+    let kernel: Vec<f64> = offsets.map(|k| (-0.5 * (k / sigma_px).powi(2)).exp()).collect();
+    let sum: f64 = kernel.iter().sum();
+    let kernel: Vec<f32> = kernel.iter().map(|w| (w / sum) as f32).collect();
+    for axis in [Axis(0), Axis(1)] {
+        for mut lane in pixels.lanes_mut(axis) {
+            let Some(last) = lane.len().checked_sub(1) else { continue };
+            let padded: Vec<f32> =
+                (0..lane.len() + 2 * reach).map(|k| lane[k.saturating_sub(reach).min(last)]).collect();
+            for (value, window) in lane.iter_mut().zip(padded.windows(kernel.len())) {
+                *value = window.iter().zip(&kernel).map(|(v, w)| v * w).sum();
+            }
+        }
     }
 }
 
@@ -67,6 +89,21 @@ mod tests {
             assert!(counts.iter().all(|c| *c >= 0.0 && c.fract() == 0.0));
         }
         assert_eq!(electrons(0.0, &mut rng), 0.0);
+    }
+
+    #[test]
+    fn smoothing_keeps_the_sum_and_spreads_a_point_as_a_gaussian() {
+        let mut pixels = Array2::zeros((41, 31));
+        pixels[[20, 15]] = 1000.0;
+        smooth(&mut pixels, 1.5);
+        assert!((pixels.sum() - 1000.0).abs() < 1e-2);
+        // 1000 / (2π · 1.5²) in the middle; by e^(-½ · (2² + 1²) / 1.5²) less two rows down and one column right.
+        let middle = 1000.0 / (std::f32::consts::TAU * 2.25);
+        assert!((pixels[[20, 15]] - middle).abs() < 0.1, "{}", pixels[[20, 15]]);
+        assert!((pixels[[22, 16]] - middle * (-5.0f32 / 4.5).exp()).abs() < 0.1);
+        let mut flat = Array2::from_elem((16, 16), 3.0);
+        smooth(&mut flat, 3.0);
+        assert!(flat.iter().all(|v| (v - 3.0f32).abs() < 1e-5));
     }
 
     #[test]

@@ -22,6 +22,10 @@ pub struct Microscope {
     pub shot_noise: bool,
     /// Standard deviation of the probe, added in quadrature to that of the columns. Peak heights are kept.
     pub probe_sigma_pm: f64,
+    /// Standard deviation that astigmatism adds in quadrature along one direction of the image.
+    pub astigmatism_pm: f64,
+    /// That direction, counter-clockwise from the image's x axis as displayed.
+    pub astigmatism_rad: f64,
     /// How far the specimen moves in the image during a frame, `[x, y]`, pm; it stands where the geometry says in mid-frame.
     pub drift_pm: [f64; 2],
     /// Standard deviation of each line's displacement, along x and along y.
@@ -42,6 +46,8 @@ pub struct Detector {
     pub offset: f64,
     /// Standard deviation, pixel values.
     pub read_noise: f64,
+    /// Standard deviation, in pixels, of a Gaussian that the finished frame is smoothed with, as acquisition software does.
+    pub smoothing_px: f64,
     pub pixel_type: PixelType,
 }
 
@@ -65,6 +71,8 @@ impl Default for Microscope {
             peak_counts: 200.0,
             shot_noise: true,
             probe_sigma_pm: 30.0,
+            astigmatism_pm: 0.0,
+            astigmatism_rad: 0.0,
             drift_pm: [0.0, 0.0],
             line_jitter_pm: 0.0,
             dark_counts: 0.0,
@@ -76,7 +84,7 @@ impl Default for Microscope {
 
 impl Default for Detector {
     fn default() -> Self {
-        Self { gain: 1.0, offset: 0.0, read_noise: 0.0, pixel_type: PixelType::F32 }
+        Self { gain: 1.0, offset: 0.0, read_noise: 0.0, smoothing_px: 0.0, pixel_type: PixelType::F32 }
     }
 }
 
@@ -133,6 +141,8 @@ impl Microscope {
         check(within(self.dwell_us, 0.01, 1e6), "dwell_us", &self.dwell_us, "0.01 to 1e6")?;
         check(within(self.peak_counts, 0.01, 1e9), "peak_counts", &self.peak_counts, "0.01 to 1e9")?;
         check(within(self.probe_sigma_pm, 0.0, 300.0), "probe_sigma_pm", &self.probe_sigma_pm, "0 to 300")?;
+        check(within(self.astigmatism_pm, 0.0, 300.0), "astigmatism_pm", &self.astigmatism_pm, "0 to 300")?;
+        check(self.astigmatism_rad.is_finite(), "astigmatism_rad", &self.astigmatism_rad, "a finite angle")?;
         check(both(&self.drift_pm, 1e4), "drift_pm", &self.drift_pm, "components of at most 10000")?;
         // The frame would fold over itself where the specimen runs as fast as the slow scan.
         let half_height_pm = 0.5 * self.shape[0] as f64 * self.pixel_size_pm;
@@ -140,7 +150,8 @@ impl Microscope {
         check(within(self.line_jitter_pm, 0.0, 200.0), "line_jitter_pm", &self.line_jitter_pm, "0 to 200")?;
         check(within(self.dark_counts, 0.0, 1e9), "dark_counts", &self.dark_counts, "0 to 1e9")?;
         check(both(&self.tilt_offset_pm, 200.0), "tilt_offset_pm", &self.tilt_offset_pm, "at most 200")?;
-        let Detector { gain, offset, read_noise, .. } = self.detector;
+        let Detector { gain, offset, read_noise, smoothing_px, .. } = self.detector;
+        check(within(smoothing_px, 0.0, 20.0), "detector.smoothing_px", &smoothing_px, "0 to 20")?;
         check(gain > 0.0 && gain.is_finite(), "detector.gain", &gain, "above 0")?;
         check(offset.is_finite(), "detector.offset", &offset, "a finite value")?;
         check(within(read_noise, 0.0, 1e6), "detector.read_noise", &read_noise, "0 to 1e6")

@@ -10,6 +10,7 @@
 //! that lies `offset` from the centre of the field of view in the image lies `offset` turned by `rotation_rad` from `center_nm`
 //! in the specimen. Vectors are `[x, y]` and, in the *lattice frame*, have x along the cell's a edge.
 
+mod acquisition;
 mod canvas;
 mod detector;
 mod lattice;
@@ -17,14 +18,17 @@ mod microscope;
 mod polarization;
 mod random;
 mod render;
+mod scene;
 mod specimen;
 #[cfg(test)]
 mod tests;
 mod truth;
 
+pub use acquisition::{AcquisitionError, AcquisitionServer, Endpoints, Pace, ServerSettings};
 pub use microscope::{Detector, Microscope, PixelType};
 pub use polarization::{DomainWalls, Polarization};
 pub use random::{TrainingRanges, random_scene};
 pub use render::{SimulatedFrame, render};
+pub use scene::{Scene, SceneError};
 pub use specimen::{Background, Bend, Columns, Defect, RandomDefects, Specimen, Strain, Thickness};
 pub use truth::{DefectKind, Truth, TruthCell, TruthColumn, TruthDefect};

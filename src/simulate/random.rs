@@ -1,6 +1,6 @@
 //! Scenes to train networks on: everything that varies from microscope to microscope and from crystal to crystal, drawn at random.
 
-use super::microscope::Microscope;
+use super::microscope::{Detector, Microscope};
 use super::polarization::{DomainWalls, Polarization};
 use super::specimen::{Background, Columns, Specimen, Thickness};
 use crate::config::InvalidSetting;
@@ -51,7 +51,11 @@ pub struct TrainingRanges {
     /// Counts at the peak of an A column; uniform in the logarithm.
     pub peak_counts: [f64; 2],
     pub probe_sigma_pm: [f64; 2],
+    pub astigmatism_pm: [f64; 2],
     pub line_jitter_pm: [f64; 2],
+    /// Probability that a frame was smoothed, and the Gaussian's standard deviation then, pixels.
+    pub smoothing_probability: f64,
+    pub smoothing_px: [f64; 2],
     /// Drift during a frame, each component, as a fraction of the frame's height.
     pub drift_fraction: [f64; 2],
 }
@@ -83,7 +87,10 @@ impl Default for TrainingRanges {
             background_slope: [-0.5, 0.5],
             peak_counts: [10.0, 2000.0],
             probe_sigma_pm: [0.0, 40.0],
+            astigmatism_pm: [0.0, 60.0],
             line_jitter_pm: [0.0, 10.0],
+            smoothing_probability: 0.3,
+            smoothing_px: [0.5, 2.0],
             drift_fraction: [-0.005, 0.005],
         }
     }
@@ -116,6 +123,9 @@ impl TrainingRanges {
             ("peak_counts", self.peak_counts, [0.01, 1e9]),
             ("probe_sigma_pm", self.probe_sigma_pm, [0.0, 300.0]),
             ("line_jitter_pm", self.line_jitter_pm, [0.0, 200.0]),
+            ("astigmatism_pm", self.astigmatism_pm, [0.0, 300.0]),
+            ("smoothing_px", self.smoothing_px, [0.0, 20.0]),
+            ("smoothing_probability", [0.0, self.smoothing_probability], [0.0, 1.0]),
             ("drift_fraction", self.drift_fraction, [-0.2, 0.2]),
             ("vortex_probability", [0.0, self.vortex_probability], [0.0, 1.0]),
             ("o_probability", [0.0, self.o_probability], [0.0, 1.0]),
@@ -183,6 +193,8 @@ pub fn random_scene(
         },
         ..Specimen::default()
     };
+    let smoothed = rng.random_bool(ranges.smoothing_probability);
+    let smoothing_px = if smoothed { uniform(ranges.smoothing_px, rng) } else { 0.0 };
     // Anywhere within a cell, so that no column has a preferred place in the frame.
     let anywhere = [0.0, cell_pm * 1e-3];
     let microscope = Microscope {
@@ -191,9 +203,12 @@ pub fn random_scene(
         center_nm: [uniform(anywhere, rng), uniform(anywhere, rng)],
         peak_counts: uniform([low, high], rng).exp(),
         probe_sigma_pm: uniform(ranges.probe_sigma_pm, rng),
+        astigmatism_pm: uniform(ranges.astigmatism_pm, rng),
+        astigmatism_rad: uniform([0.0, TAU], rng),
         line_jitter_pm: uniform(ranges.line_jitter_pm, rng),
         drift_pm: [uniform(ranges.drift_fraction, rng), uniform(ranges.drift_fraction, rng)]
             .map(|d| d * height_pm),
+        detector: Detector { smoothing_px, ..Detector::default() },
         ..Microscope::default()
     };
     (specimen, microscope)

@@ -1,6 +1,6 @@
 //! One frame of a specimen, and its truth.
 
-use super::canvas::{Canvas, Gaussian, LineJitter};
+use super::canvas::{Canvas, Covariance, Gaussian, LineJitter};
 use super::detector::{detect, pixel_array};
 use super::lattice::{Lattice, Site, SiteColumn, SiteKind};
 use super::microscope::{Microscope, PixelType, turned};
@@ -127,9 +127,13 @@ impl<'a> View<'a> {
         [m.center_nm[1] * 1e3 + dx, m.center_nm[0] * 1e3 + dy]
     }
 
-    /// Width of a column in the image, pixels.
-    fn sigma_px(&self, sigma_pm: f64) -> f64 {
-        sigma_pm.hypot(self.microscope.probe_sigma_pm) / self.microscope.pixel_size_pm
+    /// Width of a column in the image.
+    fn covariance(&self, sigma_pm: f64) -> Covariance {
+        let m = self.microscope;
+        let px2 = m.pixel_size_pm.powi(-2);
+        let round = (sigma_pm.powi(2) + m.probe_sigma_pm.powi(2)) * px2;
+        let [x, y] = turned([m.astigmatism_pm, 0.0], m.astigmatism_rad);
+        Covariance { xx: round + x * x * px2, xy: x * y * px2, yy: round + y * y * px2 }
     }
 
     /// How far outside the frame a column can lie and still be seen, pixels.
@@ -143,7 +147,8 @@ impl<'a> View<'a> {
         // Two cells more, so that every cell in the frame has its neighbours and displaced columns are not lost.
         let cells_px =
             2.0 * self.specimen.cell_a_pm.max(self.specimen.cell_b_pm) / self.microscope.pixel_size_pm;
-        self.sigma_px(widest_pm) * tail.max(REACH_SIGMAS) + cells_px
+        let Covariance { xx, yy, .. } = self.covariance(widest_pm);
+        xx.max(yy).sqrt() * tail.max(REACH_SIGMAS) + cells_px
     }
 
     fn place_columns(&self) -> Placed {
@@ -315,13 +320,14 @@ impl<'a> View<'a> {
     fn add_column(&self, canvas: &mut Canvas, placed: &PlacedColumn) {
         let Specimen { columns, .. } = self.specimen;
         let height = self.microscope.peak_counts * placed.column.intensity;
-        let sigma = self.sigma_px(placed.column.sigma_pm);
-        let core = Gaussian { center: placed.seen_px, sigma, height: height * (1.0 - columns.tail_fraction) };
+        let covariance = self.covariance(placed.column.sigma_pm);
+        let core =
+            Gaussian { center: placed.seen_px, covariance, height: height * (1.0 - columns.tail_fraction) };
         canvas.add(&core, REACH_SIGMAS);
         if columns.tail_fraction > 0.0 {
             let tail = Gaussian {
                 center: placed.seen_px,
-                sigma: sigma * columns.tail_ratio,
+                covariance: covariance.scaled(columns.tail_ratio.powi(2)),
                 height: height * columns.tail_fraction,
             };
             canvas.add(&tail, TAIL_REACH_SIGMAS);

@@ -2,16 +2,15 @@
 
 use super::export::{self, Export};
 use super::runner::{self, Task};
-use super::samples::{Split, normalised, simulated, upload};
+use super::samples::{Sample, Split, normalised, simulated, upload};
 use super::settings::DcnnTrainSettings;
 use super::{Metrics, TrainError};
-use crate::frame::ClassicalCell;
+use crate::flags::geometry::grid_centre;
 use crate::networks::{
     Architecture, DCNN_OUTPUTS, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics, OutputSpec,
     POOLING, Padding, site_features,
 };
-use crate::polarization::nearest_cells;
-use crate::simulate::{SimulatedFrame, TruthCell};
+use crate::simulate::TruthCell;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use ferrostem_proto::GridSpec;
 use ndarray::{Array2, Array4, s as nds};
@@ -49,7 +48,7 @@ fn output_specs(settings: &DcnnTrainSettings) -> Vec<OutputSpec> {
     let p = scenes.polarization_pm[1];
     let aspect = scenes.aspect[1].max(1.0 / scenes.aspect[0]);
     let cell = [scenes.cell_pm[0] / aspect.sqrt(), scenes.cell_pm[1] * aspect.sqrt()];
-    let tilt = scenes.cell_angle_deviation_rad;
+    let tilt = scenes.shear_rad[1].max(-scenes.shear_rad[0]);
     let right = std::f64::consts::FRAC_PI_2;
     let area = [cell[0] * cell[0] * tilt.cos(), cell[1] * cell[1]];
     let specs = [
@@ -74,8 +73,10 @@ fn output_specs(settings: &DcnnTrainSettings) -> Vec<OutputSpec> {
         .collect()
 }
 
+/// What the image of a cell shows: an apparent P, mistilt included, which no single cell can tell from a real one.
 fn quantities(cell: &TruthCell) -> [f64; 6] {
-    [cell.p_x, cell.p_y, cell.cell_a, cell.cell_b, cell.cell_angle, cell.cell_area]
+    let (p_x, p_y) = (cell.p_x + cell.mistilt_x, cell.p_y + cell.mistilt_y);
+    [p_x, p_y, cell.cell_a, cell.cell_b, cell.cell_angle, cell.cell_area]
 }
 
 impl DcnnTask {
@@ -88,9 +89,9 @@ impl DcnnTask {
         DcnnConfig { padding: Padding::Valid, window_px: self.settings.window_px, outputs: self.outputs.len() }
     }
 
-    fn frame(&self, split: Split) -> Result<SimulatedFrame, TrainError> {
+    fn sample(&self, split: Split) -> Result<Sample, TrainError> {
         let schedule = &self.settings.schedule;
-        simulated(&self.settings.scenes, self.settings.pixel_size_pm, schedule.crop_px, schedule.seed, split)
+        simulated(&self.settings.scenes, schedule.crop_px, schedule.seed, split)
     }
 
     /// Where the windows of a training frame are.
@@ -110,15 +111,21 @@ impl DcnnTask {
     }
 
     /// The cell that each window learns from, row by row.
-    fn window_cells<'a>(&self, frame: &'a SimulatedFrame, within_px: f64) -> Vec<Option<&'a TruthCell>> {
-        let centres: Vec<ClassicalCell> = frame.truth.cells.iter().map(TruthCell::as_cell).collect();
-        nearest_cells(&centres, &self.grid(), within_px)
-            .into_iter()
-            .map(|index| index.and_then(|index| frame.truth.cells.get(index)).filter(|cell| !cell.disturbed))
+    fn window_cells<'a>(&self, sample: &'a Sample, within_px: f64) -> Vec<Option<&'a TruthCell>> {
+        let grid = self.grid();
+        let centres = (0..grid.rows as usize)
+            .flat_map(|i| (0..grid.cols as usize).map(move |j| grid_centre(&grid, i, j)));
+        centres
+            .map(|centre| {
+                let distance = |cell: &TruthCell| (cell.row - centre.row).hypot(cell.col - centre.col);
+                let cells = &sample.frame.truth.cells;
+                let nearest = cells.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+                (distance(nearest) <= within_px && !nearest.disturbed).then_some(nearest)
+            })
             .collect()
     }
 
-    fn assemble(&self, frames: &[SimulatedFrame]) -> DcnnBatch {
+    fn assemble(&self, frames: &[Sample]) -> DcnnBatch {
         let grid = self.grid();
         let (rows, cols) = (grid.rows as usize, grid.cols as usize);
         let within_px = self.settings.cell_upper_bound_pm / self.settings.pixel_size_pm;
@@ -134,7 +141,7 @@ impl DcnnTask {
                 }
             }
         }
-        let images = frames.iter().map(|frame| normalised(frame, &self.settings.normalisation)).collect();
+        let images = frames.iter().map(|sample| normalised(sample, self.settings.normalisation)).collect();
         DcnnBatch { images, targets, learns }
     }
 }
@@ -151,7 +158,7 @@ impl Task for DcnnTask {
     fn batch(&self, step: u64) -> Result<DcnnBatch, TrainError> {
         let frames = (0..self.settings.schedule.batch)
             .into_par_iter()
-            .map(|index| self.frame(Split::Training { step, index }))
+            .map(|index| self.sample(Split::Training { step, index }))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(self.assemble(&frames))
     }
@@ -258,14 +265,14 @@ impl DcnnTask {
     ) -> Result<Judged, TrainError> {
         let mut judged = Judged::default();
         for split in splits {
-            let frame = self.frame(split)?;
-            let image = normalised(&frame, &self.settings.normalisation);
+            let sample = self.sample(split)?;
+            let image = normalised(&sample, self.settings.normalisation);
             let features = network.features(upload(std::slice::from_ref(&image), device));
             let outputs = network.head_dense(features, self.settings.stride_px);
             let values = read(outputs)?;
-            let cell_px = frame.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt())
+            let cell_px = sample.frame.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt())
                 / self.settings.pixel_size_pm;
-            let cells = self.window_cells(&frame, JUDGED_WITHIN_CELLS * cell_px);
+            let cells = self.window_cells(&sample, JUDGED_WITHIN_CELLS * cell_px);
             let windows = cells.len();
             let physical = |k: usize, window: usize| -> Option<f64> {
                 let spec = self.outputs.get(k)?;
@@ -280,7 +287,7 @@ impl DcnnTask {
                 }
                 judged.truth_p.extend([cell.p_x, cell.p_y]);
                 judged.sigma.extend(physical(WEIGHTS.len(), window).map(f64::exp));
-                judged.dose.push(frame.truth.peak_counts);
+                judged.dose.push(sample.peak_counts);
             }
         }
         Ok(judged)
@@ -293,12 +300,12 @@ impl DcnnTask {
         let mut accumulator = FeatureAccumulator::new(FEATURE_CHANNELS);
         let mut held_out = Vec::new();
         for index in 0..2 * frames {
-            let frame = self.frame(Split::Calibration { index })?;
-            let image = normalised(&frame, &self.settings.normalisation);
+            let sample = self.sample(Split::Calibration { index })?;
+            let image = normalised(&sample, self.settings.normalisation);
             let features = network.features(upload(std::slice::from_ref(&image), device));
             let sites = site_features(features, self.config().window_features(), self.settings.stride_px / POOLING);
             let values = read(sites)?;
-            let cells = self.window_cells(&frame, within_px);
+            let cells = self.window_cells(&sample, within_px);
             for (window, _) in cells.iter().enumerate().filter(|(_, cell)| cell.is_some()) {
                 let vector: Vec<f32> = values.iter().skip(window).step_by(cells.len()).copied().collect();
                 if index < frames {
@@ -346,7 +353,7 @@ pub fn train_dcnn(settings: DcnnTrainSettings, choice: DeviceChoice, output: &Pa
             description: "Polar displacement and cell parameters of perovskites along [100], sliding windows".to_owned(),
             architecture: Architecture::Dcnn(task.config()),
             pixel_size_pm: task.settings.pixel_size_pm,
-            normalisation: task.settings.normalisation.clone(),
+            normalisation: task.settings.normalisation,
             outputs: task.outputs.clone(),
             features: Some(features.to_bytes()?),
             schedule,

@@ -2,7 +2,7 @@
 
 use super::export::{self, Export};
 use super::runner::{self, Task};
-use super::samples::{Split, normalised, simulated, upload};
+use super::samples::{Sample, Split, normalised, simulated, upload};
 use super::settings::FcnnTrainSettings;
 use super::{Metrics, TrainError};
 use crate::columns::{ColumnSettings, find_columns};
@@ -43,9 +43,9 @@ impl FcnnTask {
         FcnnConfig { filters: self.settings.filters, classes: CLASSES }
     }
 
-    fn frame(&self, split: Split) -> Result<SimulatedFrame, TrainError> {
+    fn sample(&self, split: Split) -> Result<Sample, TrainError> {
         let schedule = &self.settings.schedule;
-        simulated(&self.settings.scenes, self.settings.pixel_size_pm, schedule.crop_px, schedule.seed, split)
+        simulated(&self.settings.scenes, schedule.crop_px, schedule.seed, split)
     }
 
     /// Class of every pixel: a disc around every column, background elsewhere.
@@ -53,7 +53,7 @@ impl FcnnTask {
         let (rows, cols) = frame.pixels.dim();
         let radius = self.settings.column_radius_pm / self.settings.pixel_size_pm;
         let mut classes = Array2::from_elem((rows, cols), (CLASSES - 1) as u8);
-        for column in &frame.truth.columns {
+        for column in &sample.frame.truth.columns {
             let reach = |centre: f64, size: usize| {
                 let from = (centre - radius).ceil().max(0.0) as usize;
                 let to = (centre + radius).floor().max(-1.0) + 1.0;
@@ -79,11 +79,11 @@ impl Task for FcnnTask {
     fn batch(&self, step: u64) -> Result<FcnnBatch, TrainError> {
         let frames = (0..self.settings.schedule.batch)
             .into_par_iter()
-            .map(|index| self.frame(Split::Training { step, index }))
+            .map(|index| self.sample(Split::Training { step, index }))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(FcnnBatch {
-            images: frames.iter().map(|frame| normalised(frame, &self.settings.normalisation)).collect(),
-            classes: frames.iter().map(|frame| self.classes(frame)).collect(),
+            images: frames.iter().map(|sample| normalised(sample, self.settings.normalisation)).collect(),
+            classes: frames.iter().map(|sample| self.classes(&sample.frame)).collect(),
         })
     }
 
@@ -100,8 +100,8 @@ impl Task for FcnnTask {
         let (mut truths, mut found, mut predicted, mut spurious) = (0usize, 0usize, 0usize, 0usize);
         let mut squares = 0.0;
         for index in 0..self.settings.schedule.held_out_frames {
-            let frame = self.frame(Split::HeldOut { index })?;
-            let image = normalised(&frame, &self.settings.normalisation);
+            let sample = self.sample(Split::HeldOut { index })?;
+            let image = normalised(&sample, self.settings.normalisation);
             let probabilities = network.probabilities(upload(std::slice::from_ref(&image), device));
             let [_, classes, rows, cols] = probabilities.dims();
             let data = probabilities.try_into_data().map_err(|e| TrainError::Execution(format!("{e:?}")))?;
@@ -111,7 +111,7 @@ impl Task for FcnnTask {
             let valid = Array2::from_elem((rows, cols), true);
             let columns =
                 find_columns(&probabilities, &valid, &PixelMap::identity(), &ColumnSettings::default());
-            let judged = self.judge(&frame.truth.columns, &columns, rows);
+            let judged = self.judge(&sample.frame.truth.columns, &columns, rows);
             truths += judged.truths;
             found += judged.found;
             predicted += judged.predicted;
@@ -193,7 +193,7 @@ pub fn train_fcnn(settings: FcnnTrainSettings, choice: DeviceChoice, output: &Pa
             description: "Column finder for perovskites along [100]: B, A and background".to_owned(),
             architecture: Architecture::Fcnn(task.config()),
             pixel_size_pm: task.settings.pixel_size_pm,
-            normalisation: task.settings.normalisation.clone(),
+            normalisation: task.settings.normalisation,
             outputs: Vec::new(),
             features: None,
             schedule,

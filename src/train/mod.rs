@@ -5,13 +5,15 @@
 
 mod dcnn;
 mod export;
+#[cfg(any())]
 mod fcnn;
 mod runner;
 mod samples;
 mod settings;
 
-pub use dcnn::{DcnnTask, train_dcnn};
-pub use fcnn::{FcnnTask, train_fcnn};
+pub use dcnn::train_dcnn;
+#[cfg(any())]
+pub use fcnn::train_fcnn;
 pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule};
 
 use crate::networks::{FeatureError, ModelError};
@@ -38,8 +40,6 @@ pub enum TrainError {
     Diverged { step: u64, loss: f32 },
     #[error("the device failed: {0}")]
     Execution(String),
-    #[error("the simulator failed: {0}")]
-    Simulation(String),
 }
 
 /// Errors on held-out data, by name.

@@ -30,20 +30,26 @@ impl Split {
     }
 }
 
-/// A scene drawn from `ranges` and imaged at `[side, side]` px of `pixel_size_pm`.
+/// A simulated frame and the dose it was made with.
+pub(super) struct Sample {
+    pub frame: SimulatedFrame,
+    /// Counts at the peak of an A column.
+    pub peak_counts: f64,
+}
+
+/// A scene drawn from `ranges` and imaged at `[side, side]` px.
 pub(super) fn simulated(
     ranges: &TrainingRanges,
-    pixel_size_pm: f64,
     side: usize,
     seed: u64,
     split: Split,
-) -> Result<SimulatedFrame, TrainError> {
+) -> Result<Sample, TrainError> {
     let (stream, frame) = split.stream();
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ frame.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     rng.set_stream(stream);
-    let (specimen, mut microscope) = random_scene(ranges, [side, side], &mut rng);
-    microscope.pixel_size_pm = pixel_size_pm;
-    render(&specimen, &microscope, &mut rng).map_err(|error| TrainError::Simulation(error.to_string()))
+    let (specimen, microscope) = random_scene(ranges, [side, side], &mut rng);
+    let frame = render(&specimen, &microscope, &mut rng)?;
+    Ok(Sample { frame, peak_counts: microscope.peak_counts })
 }
 
 /// Normalised frames as one batch.
@@ -57,6 +63,6 @@ pub(super) fn upload(frames: &[Array2<f32>], device: &Device) -> Tensor<4> {
 }
 
 /// As the live path normalises.
-pub(super) fn normalised(frame: &SimulatedFrame, normalisation: &Normalisation) -> Array2<f32> {
-    normalisation.normalise(&frame.pixels)
+pub(super) fn normalised(sample: &Sample, normalisation: Normalisation) -> Array2<f32> {
+    normalisation.normalise(&sample.frame.pixels)
 }

@@ -72,7 +72,7 @@ impl Default for DcnnTrainSettings {
             window_px: 80,
             stride_px: 8,
             cell_upper_bound_pm: 285.0,
-            scenes: TrainingRanges::default(),
+            scenes: at_model_scale(),
         }
     }
 }
@@ -100,9 +100,14 @@ impl Default for FcnnTrainSettings {
             normalisation: Normalisation::Local { sigma_px: 40.0 },
             filters: 16,
             column_radius_pm: 70.0,
-            scenes: TrainingRanges::default(),
+            scenes: at_model_scale(),
         }
     }
+}
+
+/// Frames as they look after resampling to the models' 15 pm.
+fn at_model_scale() -> TrainingRanges {
+    TrainingRanges { pixel_size_pm: [15.0, 15.0], ..TrainingRanges::default() }
 }
 
 impl Schedule {
@@ -148,6 +153,7 @@ impl DcnnTrainSettings {
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let settings: Self = read_toml(path)?;
         settings.schedule.validate(settings.window_px.next_multiple_of(8))?;
+        settings.scenes.validate("scenes")?;
         if settings.stride_px == 0 || !settings.stride_px.is_multiple_of(2) {
             return Err(InvalidSetting::new("stride_px", settings.stride_px, "an even number of pixels").into());
         }
@@ -161,6 +167,7 @@ impl FcnnTrainSettings {
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let settings: Self = read_toml(path)?;
         settings.schedule.validate(64)?;
+        settings.scenes.validate("scenes")?;
         Ok(settings)
     }
 }
