@@ -64,8 +64,8 @@ struct ThicknessWave {
 const THICKNESS_WAVES: usize = 6;
 /// Position spread in an amorphous patch over the mean cell edge: enough that no lattice remains.
 const AMORPHOUS_SCATTER: f64 = 0.35;
-/// Amorphous material scatters each column's atoms sideways: wider, lower peaks.
-const AMORPHOUS_WIDENING: f64 = 1.3;
+/// Over that of a column: a column's atoms lie side by side in amorphous material.
+const AMORPHOUS_WIDENING: f64 = 1.6;
 
 impl<'a> Lattice<'a> {
     pub fn new(specimen: &'a Specimen) -> Self {
@@ -160,9 +160,9 @@ impl<'a> Lattice<'a> {
         }
         if self.in_amorphous_patch(position_nm) {
             let mean_edge_pm = 0.5 * (specimen.cell_a_pm + specimen.cell_b_pm);
-            let mean_intensity = 0.5 * (columns.a.intensity + columns.b.intensity);
             column.scatter = scatter.map(|n| n * AMORPHOUS_SCATTER * mean_edge_pm);
-            column.intensity = mean_intensity * self.thickness_at(position_nm) * (0.3 + 0.7 * fraction);
+            // As many electrons as before, spread wider.
+            column.intensity /= AMORPHOUS_WIDENING.powi(2);
             column.sigma_pm *= AMORPHOUS_WIDENING;
             column.defect = Some(DefectKind::Amorphous);
         }

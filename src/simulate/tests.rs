@@ -267,3 +267,58 @@ fn a_full_frame_is_quick_enough_for_a_live_scan() {
     eprintln!("512 x 512 with oxygen, tails, jitter and noise: {best:?}");
     assert!(best.as_millis() < 400, "{best:?}");
 }
+
+#[test]
+fn cells_follow_from_the_columns_they_are_made_of() {
+    let specimen = Specimen {
+        static_displacement_pm: 8.0,
+        cell_a_pm: 410.0,
+        cell_angle_rad: FRAC_PI_2 - 0.02,
+        rotation_rad: 0.7,
+        polarization: Polarization::Vortex {
+            center_nm: [0.2, -0.1],
+            core_nm: 0.8,
+            magnitude_pm: 40.0,
+            counter_clockwise: true,
+        },
+        ..Specimen::default()
+    };
+    let microscope = Microscope { drift_pm: [50.0, 30.0], rotation_rad: -0.2, ..quiet([160, 160]) };
+    let truth = frame(&specimen, &microscope).truth;
+    let nearest = |cell: &TruthCell, sublattice: Sublattice, count: usize| {
+        let distance = |c: &TruthColumn| (c.row - cell.row).hypot(c.col - cell.col);
+        let mut columns: Vec<TruthColumn> =
+            truth.columns.iter().copied().filter(|c| c.sublattice == sublattice).collect();
+        columns.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+        columns.truncate(count);
+        columns
+    };
+    let inner = |cell: &&TruthCell| (30.0..130.0).contains(&cell.row) && (30.0..130.0).contains(&cell.col);
+    let mut checked = 0;
+    for cell in truth.cells.iter().filter(inner) {
+        let b = nearest(cell, Sublattice::B, 1)[0];
+        let mut corners = nearest(cell, Sublattice::A, 4);
+        let mean = |of: fn(&TruthColumn) -> f64| corners.iter().map(of).sum::<f64>() / 4.0;
+        let (row, col) = (mean(|c| c.row), mean(|c| c.col));
+        assert!((row - cell.row).hypot(col - cell.col) < 1e-9);
+        let p = [(b.col - col) * 15.0, (b.row - row) * 15.0];
+        assert!((p[0] - cell.p_x).hypot(p[1] - cell.p_y) < 1e-9, "{p:?} {cell:?}");
+        // Shoelace formula round the corners in their order.
+        corners.sort_by(|c, d| (c.row - row).atan2(c.col - col).total_cmp(&(d.row - row).atan2(d.col - col)));
+        let edge = |k: usize| {
+            let (c, d) = (&corners[k % 4], &corners[(k + 1) % 4]);
+            [(d.col - c.col) * 15.0, (d.row - c.row) * 15.0]
+        };
+        let twice: f64 = (0..4)
+            .map(|k| corners[k].col * corners[(k + 1) % 4].row - corners[(k + 1) % 4].col * corners[k].row)
+            .sum();
+        assert!((0.5 * twice.abs() * 225.0 - cell.cell_area).abs() < 1e-6);
+        let length = |k: usize| edge(k)[0].hypot(edge(k)[1]);
+        let pairs = [0.5 * (length(0) + length(2)), 0.5 * (length(1) + length(3))];
+        let flat = |k: usize| edge(k)[0].abs() + edge(k + 2)[0].abs();
+        let (a, b_edge) = if flat(0) > flat(1) { (pairs[0], pairs[1]) } else { (pairs[1], pairs[0]) };
+        assert!((a - cell.cell_a).abs() < 1e-9 && (b_edge - cell.cell_b).abs() < 1e-9);
+        checked += 1;
+    }
+    assert!(checked >= 10, "{checked}");
+}
