@@ -209,7 +209,6 @@ fn components(class: ArrayView2<'_, f32>, valid: &Array2<bool>, settings: &Colum
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray_npy::NpzReader;
 
     fn blank(rows: usize, cols: usize) -> Array3<f32> {
         Array3::from_shape_fn((3, rows, cols), |(class, _, _)| if class == 2 { 1.0 } else { 0.0 })
@@ -285,30 +284,6 @@ mod tests {
         assert_eq!(error, Err(ColumnError::Shape { image: [10, 10], found: [10, 12] }));
         let nan = Array3::from_elem((3, 10, 10), f32::NAN);
         assert_eq!(find_columns(&nan, &valid, &PixelMap::IDENTITY, &settings), Ok(Vec::new()));
-    }
-
-    /// AtomAI's own probabilities give AtomAI's own coordinates.
-    #[test]
-    fn agrees_with_atomai() {
-        let Some(folder) = std::env::var_os("FERROSTEM_DATA").map(std::path::PathBuf::from) else {
-            eprintln!("skipped: FERROSTEM_DATA is not set");
-            return;
-        };
-        let archive = std::fs::File::open(folder.join("atomai_golden_bto1.npz")).unwrap();
-        let mut archive = NpzReader::new(archive).unwrap();
-        let probability: Array3<f32> = archive.by_name("probability").unwrap();
-        let coordinates: Array2<f32> = archive.by_name("coordinates").unwrap();
-        let probability = probability.permuted_axes([2, 0, 1]).as_standard_layout().into_owned();
-        let valid = Array2::from_elem((256, 256), true);
-        let columns = find_columns(&probability, &valid, &PixelMap::IDENTITY, &unrefined()).unwrap();
-        assert_eq!(columns.len(), coordinates.nrows());
-        for expected in coordinates.rows() {
-            let (row, col, class) = (f64::from(expected[0]), f64::from(expected[1]), expected[2] as u8);
-            let found = columns.iter().find(|column| {
-                column.sublattice as u8 == class && (column.row - row).hypot(column.col - col) < 1e-4
-            });
-            assert!(found.is_some(), "{expected:?}");
-        }
     }
 
     #[test]
