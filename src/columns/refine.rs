@@ -1,0 +1,416 @@
+//! Column positions from Gaussian fits to the frame's own pixels.
+
+use super::{ColumnSettings, Neighbours};
+use crate::frame::Column;
+use levenberg_marquardt::{LeastSquaresProblem, LevenbergMarquardt, TerminationReason};
+use nalgebra::{ArrayStorage, VecStorage};
+use nalgebra::{Const, Dyn, OMatrix, OVector, SVector, U1};
+use ndarray::Array2;
+use rayon::prelude::*;
+use std::num::NonZeroUsize;
+
+/// Half the side of the fitted box over the mean distance between neighbouring columns (AtomAI's choice).
+const BOX_PER_DISTANCE: f64 = 0.25;
+const MIN_HALF_SIDE_PX: f64 = 2.0;
+/// Relative change of parameters and residuals at which a fit has converged: hundredths of the statistical error.
+const TOLERANCE: f64 = 1e-6;
+/// Function evaluations a parameter before a fit is given up.
+const PATIENCE: usize = 12;
+
+/// Parameters shared by both shapes come first: amplitude, row, column, background.
+const AMPLITUDE: usize = 0;
+const ROW: usize = 1;
+const COL: usize = 2;
+const BACKGROUND: usize = 3;
+/// From here on: the inverse variance(s), 1/px².
+const PRECISION: usize = 4;
+/// Parameters of an ellipse, whose inverse covariance has the entries row–row, row–column, column–column.
+const ELLIPTICAL: usize = 7;
+/// Where fits start: the standard deviation over half the box's side.
+const START_SIGMA: f64 = 0.7;
+
+/// A Gaussian on a constant background, fitted by least squares.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GaussianFit {
+    /// Centre, frame pixels.
+    pub row: f64,
+    pub col: f64,
+    /// Standard errors of the centre from the fit's curvature and residuals, frame pixels.
+    pub row_error: f64,
+    pub col_error: f64,
+    /// Height above the background, the frame's unit.
+    pub amplitude: f64,
+    pub background: f64,
+    /// Standard deviation of the Gaussian, frame pixels; the geometric mean of an ellipse's two.
+    pub sigma_px: f64,
+}
+
+/// Replaces column positions by the centres of Gaussians fitted to `pixels`, in parallel.
+///
+/// The box has half a side of a quarter of the mean distance between neighbouring columns (of either sublattice). A column keeps
+/// its position where the fit fails or moves by `max_shift_px` or more, and everywhere when there are fewer than two columns
+/// or `settings.refine` is off.
+///
+/// # Shapes
+/// `pixels` `[row, col]` of the frame; non-finite pixels are left out. The result has one entry a column, `None` where it kept its
+/// position.
+pub fn refine_columns(
+    pixels: &Array2<f32>,
+    columns: &mut [Column],
+    settings: &ColumnSettings,
+) -> Vec<Option<GaussianFit>> {
+    let Some(distance_px) = settings.refine.then(|| mean_neighbour_distance(columns)).flatten() else {
+        return vec![None; columns.len()];
+    };
+    let half_side_px = (distance_px * BOX_PER_DISTANCE).max(MIN_HALF_SIDE_PX);
+    columns
+        .par_iter_mut()
+        .map(|column| {
+            let fit = fit_gaussian(pixels, [column.row, column.col], half_side_px, settings.elliptical)
+                .filter(|fit| (fit.row - column.row).hypot(fit.col - column.col) < settings.max_shift_px)?;
+            column.row = fit.row;
+            column.col = fit.col;
+            Some(fit)
+        })
+        .collect()
+}
+
+/// Mean distance from a column to its nearest neighbour, frame pixels.
+fn mean_neighbour_distance(columns: &[Column]) -> Option<f64> {
+    let points: Vec<[f64; 2]> = columns.iter().map(|column| [column.row, column.col]).collect();
+    let tree = Neighbours::new(&points);
+    let two = NonZeroUsize::MIN.saturating_add(1);
+    let distances: Vec<f64> = points
+        .iter()
+        .filter_map(|&point| {
+            tree.nearest_n(point, two, f64::MAX.sqrt()).get(1).map(|&(_, distance)| distance)
+        })
+        .collect();
+    (!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64)
+}
+
+/// Fits a Gaussian and a constant background to the pixels within `half_side_px` of `at` = `[row, col]`, by rows and columns.
+///
+/// `None` when fewer finite pixels than parameters and two lie there, or the fit does not converge to a peak in the box.
+pub fn fit_gaussian(
+    pixels: &Array2<f32>,
+    at: [f64; 2],
+    half_side_px: f64,
+    elliptical: bool,
+) -> Option<GaussianFit> {
+    let samples = samples(pixels, at, half_side_px)?;
+    let (low, high) = samples.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), sample| {
+        (low.min(sample.value), high.max(sample.value))
+    });
+    let scale = high - low;
+    if !(scale > 0.0 && scale.is_finite()) {
+        return None;
+    }
+    // Counts of any unit become numbers near 1, relative to `at`: the tolerances then mean the same everywhere.
+    let samples: Vec<Sample> =
+        samples.into_iter().map(|sample| Sample { value: (sample.value - low) / scale, ..sample }).collect();
+    let precision = (START_SIGMA * half_side_px).powi(-2);
+    let fit = if elliptical {
+        minimise(&samples, SVector::from([1.0, 0.0, 0.0, 0.0, precision, 0.0, precision]))
+            .and_then(|(parameters, errors)| describe(&parameters, errors))
+    } else {
+        minimise(&samples, SVector::from([1.0, 0.0, 0.0, 0.0, precision]))
+            .and_then(|(parameters, errors)| describe(&parameters, errors))
+    }?;
+    let inside = fit.row.abs() <= half_side_px && fit.col.abs() <= half_side_px;
+    inside.then(|| GaussianFit {
+        row: at[0] + fit.row,
+        col: at[1] + fit.col,
+        amplitude: fit.amplitude * scale,
+        background: fit.background * scale + low,
+        ..fit
+    })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    /// From the box's centre, pixels.
+    row: f64,
+    col: f64,
+    value: f64,
+}
+
+fn samples(pixels: &Array2<f32>, at: [f64; 2], half_side_px: f64) -> Option<Vec<Sample>> {
+    let (rows, cols) = pixels.dim();
+    let range = |centre: f64, length: usize| {
+        let from = (centre - half_side_px).ceil().max(0.0) as usize;
+        let to = ((centre + half_side_px).floor() + 1.0).max(0.0) as usize;
+        from..to.min(length)
+    };
+    if !at.iter().all(|coordinate| coordinate.is_finite()) {
+        return None;
+    }
+    let cols = range(at[1], cols);
+    let samples: Vec<Sample> = range(at[0], rows)
+        .flat_map(|row| cols.clone().map(move |col| (row, col)))
+        .filter_map(|(row, col)| {
+            let value = f64::from(pixels[[row, col]]);
+            value.is_finite().then(|| Sample { row: row as f64 - at[0], col: col as f64 - at[1], value })
+        })
+        .collect();
+    (samples.len() >= ELLIPTICAL + 2).then_some(samples)
+}
+
+/// A Gaussian with `N` parameters against samples.
+struct Problem<'a, const N: usize> {
+    samples: &'a [Sample],
+    parameters: SVector<f64, N>,
+    /// For each sample the offset `[row, col]` from the centre, and the Gaussian of height 1 there.
+    shapes: Vec<([f64; 2], f64)>,
+}
+
+impl<'a, const N: usize> Problem<'a, N> {
+    fn new(samples: &'a [Sample], parameters: SVector<f64, N>) -> Self {
+        let mut problem = Self { samples, parameters, shapes: Vec::with_capacity(samples.len()) };
+        problem.set_params(&parameters);
+        problem
+    }
+}
+
+/// Inverse covariance `[row–row, row–column, column–column]`.
+fn precision<const N: usize>(parameters: &SVector<f64, N>) -> [f64; 3] {
+    if N == ELLIPTICAL {
+        [parameters[PRECISION], parameters[PRECISION + 1], parameters[PRECISION + 2]]
+    } else {
+        [parameters[PRECISION], 0.0, parameters[PRECISION]]
+    }
+}
+
+impl<const N: usize> LeastSquaresProblem<f64, Dyn, Const<N>> for Problem<'_, N> {
+    type ResidualStorage = VecStorage<f64, Dyn, U1>;
+    type JacobianStorage = VecStorage<f64, Dyn, Const<N>>;
+    type ParameterStorage = ArrayStorage<f64, N, 1>;
+
+    fn set_params(&mut self, parameters: &SVector<f64, N>) {
+        self.parameters = *parameters;
+        let [rr, rc, cc] = precision(parameters);
+        self.shapes.clear();
+        self.shapes.extend(self.samples.iter().map(|sample| {
+            let (dr, dc) = (sample.row - parameters[ROW], sample.col - parameters[COL]);
+            ([dr, dc], (-0.5 * (rr * dr * dr + 2.0 * rc * dr * dc + cc * dc * dc)).exp())
+        }));
+    }
+
+    fn params(&self) -> SVector<f64, N> {
+        self.parameters
+    }
+
+    fn residuals(&self) -> Option<OVector<f64, Dyn>> {
+        let p = &self.parameters;
+        Some(OVector::<f64, Dyn>::from_iterator(
+            self.samples.len(),
+            self.samples
+                .iter()
+                .zip(&self.shapes)
+                .map(|(sample, (_, gaussian))| p[AMPLITUDE] * gaussian + p[BACKGROUND] - sample.value),
+        ))
+    }
+
+    fn jacobian(&self) -> Option<OMatrix<f64, Dyn, Const<N>>> {
+        let [rr, rc, cc] = precision(&self.parameters);
+        let mut jacobian = OMatrix::<f64, Dyn, Const<N>>::zeros(self.samples.len());
+        for (index, &([dr, dc], gaussian)) in self.shapes.iter().enumerate() {
+            let height = self.parameters[AMPLITUDE] * gaussian;
+            jacobian[(index, AMPLITUDE)] = gaussian;
+            jacobian[(index, ROW)] = height * (rr * dr + rc * dc);
+            jacobian[(index, COL)] = height * (rc * dr + cc * dc);
+            jacobian[(index, BACKGROUND)] = 1.0;
+            if N == ELLIPTICAL {
+                jacobian[(index, PRECISION)] = -0.5 * height * dr * dr;
+                jacobian[(index, PRECISION + 1)] = -height * dr * dc;
+                jacobian[(index, PRECISION + 2)] = -0.5 * height * dc * dc;
+            } else {
+                jacobian[(index, PRECISION)] = -0.5 * height * (dr * dr + dc * dc);
+            }
+        }
+        Some(jacobian)
+    }
+}
+
+/// Parameters at the minimum and the standard errors of row and column; `None` without convergence.
+fn minimise<const N: usize>(
+    samples: &[Sample],
+    start: SVector<f64, N>,
+) -> Option<(SVector<f64, N>, [f64; 2])> {
+    let (problem, report) = LevenbergMarquardt::new()
+        .with_tol(TOLERANCE)
+        .with_patience(PATIENCE)
+        .minimize(Problem::new(samples, start));
+    // On data without noise the residuals reach rounding before the tolerance says so.
+    let converged = report.termination.was_successful()
+        || matches!(report.termination, TerminationReason::NoImprovementPossible(_));
+    if !converged {
+        return None;
+    }
+    let jacobian = problem.jacobian()?;
+    let degrees_of_freedom = samples.len().saturating_sub(N).max(1) as f64;
+    let variance = 2.0 * report.objective_function / degrees_of_freedom;
+    let covariance = jacobian.tr_mul(&jacobian).try_inverse()?;
+    let error = |index: usize| (variance * covariance[(index, index)]).max(0.0).sqrt();
+    Some((problem.parameters, [error(ROW), error(COL)]))
+}
+
+/// `None` where the parameters describe no peak.
+fn describe<const N: usize>(parameters: &SVector<f64, N>, errors: [f64; 2]) -> Option<GaussianFit> {
+    let [rr, rc, cc] = precision(parameters);
+    let determinant = rr * cc - rc * rc;
+    let peak = rr > 0.0 && determinant > 0.0 && parameters[AMPLITUDE] > 0.0;
+    let finite = parameters.iter().all(|parameter| parameter.is_finite());
+    (peak && finite).then(|| GaussianFit {
+        row: parameters[ROW],
+        col: parameters[COL],
+        row_error: errors[0],
+        col_error: errors[1],
+        amplitude: parameters[AMPLITUDE],
+        background: parameters[BACKGROUND],
+        sigma_px: determinant.powf(-0.25),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Sublattice;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use rand_distr::{Distribution, Poisson};
+
+    /// `[row, col, height]` of each Gaussian.
+    fn image(size: usize, peaks: &[[f64; 3]], sigma: f64) -> Array2<f32> {
+        let mut image = Array2::from_elem((size, size), 20.0_f32);
+        for &[row, col, height] in peaks {
+            let near = |centre: f64| {
+                ((centre - 6.0 * sigma).max(0.0) as usize)..((centre + 6.0 * sigma) as usize).min(size)
+            };
+            for r in near(row) {
+                for c in near(col) {
+                    let square = (r as f64 - row).powi(2) + (c as f64 - col).powi(2);
+                    image[[r, c]] += (height * (-0.5 * square / (sigma * sigma)).exp()) as f32;
+                }
+            }
+        }
+        image
+    }
+
+    fn column(row: f64, col: f64) -> Column {
+        Column { row, col, sublattice: Sublattice::A, confidence: 1.0 }
+    }
+
+    #[test]
+    fn a_lone_gaussian_is_found_exactly() {
+        let pixels = image(40, &[[19.37, 20.81, 300.0]], 3.0);
+        for elliptical in [false, true] {
+            let fit = fit_gaussian(&pixels, [20.0, 20.0], 6.0, elliptical).unwrap();
+            assert!((fit.row - 19.37).abs() < 1e-4 && (fit.col - 20.81).abs() < 1e-4, "{fit:?}");
+            assert!((fit.sigma_px - 3.0).abs() < 1e-3 && (fit.amplitude - 300.0).abs() < 0.1, "{fit:?}");
+            assert!((fit.background - 20.0).abs() < 0.1 && fit.row_error < 1e-3);
+        }
+    }
+
+    #[test]
+    fn an_ellipse_has_its_own_widths() {
+        let (row, col) = (20.2, 19.6);
+        let pixels = Array2::from_shape_fn((40, 40), |(r, c)| {
+            let (dr, dc) = (r as f64 - row, c as f64 - col);
+            (5.0 + 90.0 * (-0.5 * (dr * dr / 4.0 + 0.1 * dr * dc + dc * dc / 9.0)).exp()) as f32
+        });
+        let fit = fit_gaussian(&pixels, [20.0, 20.0], 6.0, true).unwrap();
+        assert!((fit.row - row).abs() < 1e-4 && (fit.col - col).abs() < 1e-4, "{fit:?}");
+        let determinant: f64 = 1.0 / 36.0 - 0.05 * 0.05;
+        assert!((fit.sigma_px - determinant.powf(-0.25)).abs() < 1e-3);
+    }
+
+    #[test]
+    fn the_jacobian_is_the_derivative() {
+        let samples: Vec<Sample> = (0..20)
+            .map(|i| Sample {
+                row: f64::from(i % 5) - 2.0,
+                col: f64::from(i / 5) - 1.5,
+                value: f64::from(i) / 20.0,
+            })
+            .collect();
+        let parameters = SVector::from([0.8, 0.2, -0.3, 0.1, 0.4, 0.05, 0.3]);
+        let jacobian = Problem::new(&samples, parameters).jacobian().unwrap();
+        for parameter in 0..ELLIPTICAL {
+            let residuals = |step: f64| {
+                let mut moved = parameters;
+                moved[parameter] += step;
+                Problem::new(&samples, moved).residuals().unwrap()
+            };
+            let numeric = (residuals(1e-6) - residuals(-1e-6)) / 2e-6;
+            assert!((numeric - jacobian.column(parameter)).amax() < 1e-7, "parameter {parameter}");
+        }
+    }
+
+    #[test]
+    fn errors_are_those_of_repeated_fits() {
+        let clean = image(30, &[[15.2, 14.7, 100.0]], 3.0);
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let fits: Vec<GaussianFit> = (0..200)
+            .map(|_| {
+                let noisy = clean.mapv(|mean| Poisson::new(f64::from(mean)).unwrap().sample(&mut rng) as f32);
+                fit_gaussian(&noisy, [15.0, 15.0], 7.0, false).unwrap()
+            })
+            .collect();
+        let scatter = (fits.iter().map(|fit| (fit.row - 15.2).powi(2)).sum::<f64>() / 200.0).sqrt();
+        let claimed = fits.iter().map(|fit| fit.row_error).sum::<f64>() / 200.0;
+        assert!((claimed / scatter - 1.0).abs() < 0.25, "claimed {claimed}, scatter {scatter}");
+    }
+
+    #[test]
+    fn hopeless_boxes_have_no_fit() {
+        let mut pixels = Array2::from_elem((30, 30), 4.0);
+        assert_eq!(fit_gaussian(&pixels, [15.0, 15.0], 4.0, false), None);
+        assert_eq!(fit_gaussian(&pixels, [-20.0, 15.0], 4.0, false), None);
+        assert_eq!(fit_gaussian(&pixels, [f64::NAN, 15.0], 4.0, false), None);
+        pixels.fill(f32::NAN);
+        assert_eq!(fit_gaussian(&pixels, [15.0, 15.0], 4.0, false), None);
+    }
+
+    #[test]
+    fn fits_that_run_away_keep_the_centre_of_mass() {
+        // The marker sits on the flank, 5 px from the peak, farther than a fit may move.
+        let pixels = image(60, &[[30.0, 30.0, 200.0]], 4.0);
+        let mut columns = [column(30.0, 35.0), column(30.0, 3.0)];
+        let fits = refine_columns(&pixels, &mut columns, &ColumnSettings::default());
+        assert_eq!(fits, vec![None, None]);
+        assert_eq!((columns[0].col, columns[1].col), (35.0, 3.0));
+        let mut one = [column(30.2, 30.3)];
+        assert_eq!(refine_columns(&pixels, &mut one, &ColumnSettings::default()), vec![None]);
+    }
+
+    #[test]
+    fn a_thousand_columns() {
+        // A lattice of 26 px, columns as narrow as in a sharp image, each off its site; markers 0.7 px off.
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let peaks: Vec<[f64; 3]> = (0..32 * 32)
+            .map(|i| {
+                let (row, col) = (f64::from(i / 32), f64::from(i % 32));
+                [
+                    20.0 + 26.0 * row + rng.random::<f64>(),
+                    20.0 + 26.0 * col + rng.random::<f64>(),
+                    100.0 + f64::from(i % 50),
+                ]
+            })
+            .collect();
+        let pixels = image(850, &peaks, 3.5);
+        for elliptical in [false, true] {
+            let mut columns: Vec<Column> =
+                peaks.iter().map(|peak| column(peak[0] + 0.5, peak[1] - 0.5)).collect();
+            let settings = ColumnSettings { elliptical, ..ColumnSettings::default() };
+            let start = std::time::Instant::now();
+            let fits = refine_columns(&pixels, &mut columns, &settings);
+            eprintln!("{} fits, elliptical {elliptical}: {:?}", fits.len(), start.elapsed());
+            assert!(fits.iter().all(Option::is_some));
+            for (column, peak) in columns.iter().zip(&peaks) {
+                let miss = (column.row - peak[0]).hypot(column.col - peak[1]);
+                assert!(miss < 0.02, "{column:?} {peak:?}");
+            }
+        }
+    }
+}
