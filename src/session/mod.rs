@@ -31,3 +31,6 @@ pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionHeader, Wh
 pub use recorder_thread::{RecordCounts, RecordItem, RecorderThread};
 pub use replay::{Clock, FrameOutput, ReplayReport, Schedule, ScheduleOptions, Speed, WallClock};
 pub use results::{Acknowledgement, RecordedResult, ResultReader};
+
+#[cfg(test)]
+mod tests;
