@@ -62,6 +62,8 @@ pub struct Fields {
     pub columns: Option<Vec<Column>>,
     /// P measured from the columns, one entry a complete unit cell.
     pub cells: Vec<ClassicalCell>,
+    /// Indices into `columns` of the B columns without a complete cell around them.
+    pub incomplete: Vec<usize>,
 }
 
 /// The DCNN's outputs on the window grid; NaN where a window touches masked pixels.

@@ -14,11 +14,10 @@ pub mod preprocess;
 pub mod publish;
 
 pub mod figure;
-pub mod pipeline;
 pub mod session;
 pub mod simulate;
 pub mod train;
 
-pub mod cli;
 pub mod config;
 pub mod telemetry;
+pub mod pipeline;

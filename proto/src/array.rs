@@ -26,17 +26,24 @@ pub enum ByteOrder {
 
 /// A two-dimensional image as it arrived: the bytes are shared with the message, not copied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedPixelArray")]
 pub struct PixelArray {
     dtype: Dtype,
     byte_order: ByteOrder,
     /// `[rows, cols]`.
     shape: [usize; 2],
     /// C order, `rows * cols * dtype.size()` bytes.
+    #[serde(serialize_with = "as_bytes")]
     bytes: Bytes,
+}
+
+fn as_bytes<S: serde::Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
 }
 
 /// A small `[rows, cols]` array in C order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedGrid<T>", bound(deserialize = "T: Deserialize<'de>"))]
 pub struct Grid<T> {
     rows: usize,
     cols: usize,
@@ -186,5 +193,41 @@ impl<T> Grid<T> {
     /// The value at `(row, col)`, `None` outside.
     pub fn get(&self, row: usize, col: usize) -> Option<&T> {
         (row < self.rows && col < self.cols).then(|| self.values.get(row * self.cols + col)).flatten()
+    }
+}
+
+/// What a [`PixelArray`] looks like before its length is checked against its shape.
+#[derive(Deserialize)]
+#[serde(rename = "PixelArray")]
+struct UncheckedPixelArray {
+    dtype: Dtype,
+    byte_order: ByteOrder,
+    shape: [usize; 2],
+    bytes: serde_bytes::ByteBuf,
+}
+
+impl TryFrom<UncheckedPixelArray> for PixelArray {
+    type Error = ArrayError;
+
+    fn try_from(unchecked: UncheckedPixelArray) -> Result<Self, ArrayError> {
+        let UncheckedPixelArray { dtype, byte_order, shape, bytes } = unchecked;
+        Self::new(dtype, byte_order, shape, bytes.into_vec().into())
+    }
+}
+
+/// What a [`Grid`] looks like before its length is checked against its shape.
+#[derive(Deserialize)]
+#[serde(rename = "Grid")]
+struct UncheckedGrid<T> {
+    rows: usize,
+    cols: usize,
+    values: Vec<T>,
+}
+
+impl<T> TryFrom<UncheckedGrid<T>> for Grid<T> {
+    type Error = ArrayError;
+
+    fn try_from(unchecked: UncheckedGrid<T>) -> Result<Self, ArrayError> {
+        Self::new(unchecked.rows, unchecked.cols, unchecked.values)
     }
 }

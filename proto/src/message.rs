@@ -5,6 +5,7 @@
 //! `[row, col]` with the origin at the top left; vector components `_x` right, `_y` down.
 
 use crate::array::{Grid, PixelArray};
+use crate::error::Inconsistent;
 use serde::{Deserialize, Serialize};
 
 /// The version of the wire that this crate speaks.
@@ -303,6 +304,111 @@ pub enum ResultsMessage {
     Result(Box<ResultMessage>),
     Candidates(CandidatesMessage),
     Status(Box<StatusMessage>),
+}
+
+/// Gives each variant the name that the wire gives it, and back.
+macro_rules! wire_names {
+    ($type:ident { $($variant:ident = $name:literal),* $(,)? }) => {
+        impl $type {
+            /// The text that stands for it on the wire.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+
+            /// What the wire means by `name`; `None` for a text that stands for nothing.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+wire_names!(FrameState { Complete = "complete", Partial = "partial" });
+wire_names!(CandidateKind {
+    Ood = "ood",
+    DomainWall = "domain_wall",
+    Mistilt = "mistilt",
+    Column = "column",
+});
+wire_names!(CalibrationSource { Frame = "frame", Config = "config", Lattice = "lattice", None = "none" });
+
+impl Counters {
+    /// Every counter with its name on the wire, in the order of the wire.
+    pub const fn totals(&self) -> [(&'static str, u64); 10] {
+        [
+            ("received", self.received),
+            ("processed", self.processed),
+            ("superseded", self.superseded),
+            ("gaps", self.gaps),
+            ("repeats", self.repeats),
+            ("restarts", self.restarts),
+            ("rejected", self.rejected),
+            ("partial_skipped", self.partial_skipped),
+            ("publish_dropped", self.publish_dropped),
+            ("record_dropped", self.record_dropped),
+        ]
+    }
+}
+
+impl FrameMessage {
+    /// A frame that says no more than it must.
+    pub fn new(seq: u64, data: PixelArray) -> Self {
+        Self {
+            acquisition: None,
+            seq,
+            t_start_ns: None,
+            t_end_ns: None,
+            data,
+            pixel_size_pm: None,
+            rotation_rad: None,
+            center_nm: None,
+            fov_nm: None,
+            dwell_us: None,
+            channel: None,
+            state: None,
+            valid_rows: None,
+            user_data: JsonMap::default(),
+        }
+    }
+}
+
+impl ResultMessage {
+    /// Checks that each map has the shape of its grid, or is empty (0 x 0) because nothing evaluated it, and that
+    /// the columns of the column table are equally long.
+    ///
+    /// # Errors
+    /// Names the first part that contradicts the others.
+    pub fn check(&self) -> Result<(), Inconsistent> {
+        let shape = |field, found: [usize; 2], grid: &GridSpec| {
+            let expected = [grid.rows as usize, grid.cols as usize];
+            if found == expected || found == [0, 0] {
+                Ok(())
+            } else {
+                Err(Inconsistent::Shape { field, expected, found })
+            }
+        };
+        shape("p_x", self.p_x.shape(), &self.grid)?;
+        shape("p_y", self.p_y.shape(), &self.grid)?;
+        shape("p_sigma", self.p_sigma.shape(), &self.grid)?;
+        shape("cell_a", self.cell_a.shape(), &self.grid)?;
+        shape("cell_b", self.cell_b.shape(), &self.grid)?;
+        shape("cell_angle", self.cell_angle.shape(), &self.grid)?;
+        shape("cell_area", self.cell_area.shape(), &self.grid)?;
+        shape("ood.p_value", self.ood.p_value.shape(), &self.grid)?;
+        shape("ood.flag", self.ood.flag.shape(), &self.grid)?;
+        let tiles = &self.mistilt.tiles;
+        shape("mistilt.offset_x", self.mistilt.offset_x.shape(), tiles)?;
+        shape("mistilt.offset_y", self.mistilt.offset_y.shape(), tiles)?;
+        shape("mistilt.p_value", self.mistilt.p_value.shape(), tiles)?;
+        shape("mistilt.state", self.mistilt.state.shape(), tiles)?;
+        let expected = self.columns.row.len();
+        let length = |field, found| {
+            if found == expected { Ok(()) } else { Err(Inconsistent::Columns { field, expected, found }) }
+        };
+        length("col", self.columns.col.len())?;
+        length("class", self.columns.class.len())?;
+        length("confidence", self.columns.confidence.len())
+    }
 }
 
 impl Serialize for JsonMap {

@@ -1,1 +1,87 @@
-//! flags
+//! Where the fields cannot be trusted, and where to look next. Flags are evidence: each comes with a p-value or a score,
+//! a reason and the model behind it.
+//!
+//! - [`ood`]: windows unlike the training set; - [`mistilt`]: tiles whose P has an offset that symmetry forbids;
+//! - [`walls`]: domain walls; - [`candidates`]: all of it ranked; - [`tracker`]: the same site keeps its id.
+
+pub mod candidates;
+pub mod geometry;
+pub mod mistilt;
+pub mod ood;
+pub mod tracker;
+pub mod walls;
+
+use crate::config::InvalidSetting;
+use crate::frame::{Fields, Frame};
+use crate::material::Material;
+use crate::networks::{FeatureStatistics, OutputSpec};
+use candidates::{CandidateSettings, Site};
+use ferrostem_proto::Calibration;
+use mistilt::{MistiltMap, MistiltSettings};
+use ood::{OodEvidence, OodSettings};
+use serde::{Deserialize, Serialize};
+use tracker::TrackerSettings;
+use walls::WallSettings;
+
+/// Settings of all flags.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FlagSettings {
+    pub ood: OodSettings,
+    pub mistilt: MistiltSettings,
+    pub walls: WallSettings,
+    pub candidates: CandidateSettings,
+    pub tracker: TrackerSettings,
+}
+
+impl FlagSettings {
+    /// # Errors
+    /// When a value is out of range; the key starts with `key_prefix`.
+    pub fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
+        self.ood.validate(&format!("{key_prefix}.ood"))?;
+        self.mistilt.validate(&format!("{key_prefix}.mistilt"))?;
+        self.walls.validate(&format!("{key_prefix}.walls"))?;
+        self.candidates.validate(&format!("{key_prefix}.candidates"))?;
+        self.tracker.validate(&format!("{key_prefix}.tracker"))
+    }
+}
+
+/// What the flags compare a frame with.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    pub material: Material,
+    /// The DCNN's feature statistics; without them nothing is evaluated for out-of-distribution sites.
+    pub features: Option<FeatureStatistics>,
+    /// The DCNN's outputs with their trained ranges.
+    pub outputs: Vec<OutputSpec>,
+}
+
+/// One frame's fields with everything that the flags need to know about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    pub frame: &'a Frame,
+    pub fields: &'a Fields,
+    pub calibration: &'a Calibration,
+    /// Direction of the lattice's a edge against the image's x axis, as displayed counter-clockwise, rad; `None` when
+    /// no lattice was found.
+    pub lattice_angle_rad: Option<f64>,
+}
+
+/// The flags of one frame.
+#[derive(Debug, Clone)]
+pub struct Flagged {
+    pub ood: OodEvidence,
+    pub mistilt: MistiltMap,
+    /// Ranked sites, not yet tracked: ids are given by [`tracker::Tracker`].
+    pub sites: Vec<Site>,
+}
+
+/// Evaluates all flags on one frame.
+pub fn evaluate(evidence: &Evidence<'_>, reference: &Reference, settings: &FlagSettings) -> Flagged {
+    let maps = evidence.fields.polarization.as_ref();
+    let ood = ood::evaluate(maps, reference, &settings.ood);
+    let mistilt = mistilt::evaluate(evidence, reference, &ood, &settings.mistilt);
+    let walls = walls::find(evidence, &ood, &settings.walls);
+    let sites = candidates::rank(evidence, &ood, &mistilt, &walls, &settings.candidates);
+    Flagged { ood, mistilt, sites }
+}

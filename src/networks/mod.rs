@@ -1,1 +1,28 @@
-//! networks
+//! The two networks, and the one place where tensors live.
+//!
+//! - [`Dcnn`]: the sliding-window regressor of Nelson et al. (three convolution blocks, fully connected head).
+//! - [`Fcnn`]: the U-net with a dilated bottleneck of FerroNet, as in AtomAI.
+//! - [`Manifest`]: `model.toml` beside the weights; a model that does not match it is refused.
+//! - [`Engine`]: both networks on one device, from a prepared frame to plain arrays. No burn type leaves this module.
+
+mod dcnn;
+mod dense;
+mod device;
+mod engine;
+mod fcnn;
+mod features;
+mod manifest;
+
+pub use dcnn::{Dcnn, DcnnConfig, Padding};
+pub(crate) use dcnn::{FEATURE_CHANNELS, POOLING, site_features};
+pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
+pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
+pub use fcnn::{Fcnn, FcnnConfig};
+pub use features::{FeatureAccumulator, FeatureError, FeatureStatistics};
+pub use manifest::{
+    Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, TrainingRecord, WeightsRef,
+};
+pub(crate) use manifest::{weights_bytes, write_part};
+
+/// Slope of every LeakyReLU (AtomAI's default).
+pub(crate) const LEAKY_SLOPE: f64 = 0.01;

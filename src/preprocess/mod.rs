@@ -1,1 +1,5 @@
-//! preprocess
+//! From a validated frame to what a network reads.
+
+mod normalise;
+
+pub use normalise::Normalisation;

@@ -1,1 +1,46 @@
-//! train
+//! Training of the two networks on simulated frames, made on the fly.
+//!
+//! A [`Task`] says how a batch is made, what its loss is and how a network is judged; [`run`](runner::run) is the one
+//! loop that all of them share: Adam, cosine schedule, checkpoints that resume exactly, a CSV log.
+
+mod dcnn;
+mod export;
+#[cfg(any())]
+mod fcnn;
+mod runner;
+mod samples;
+mod settings;
+
+pub use dcnn::train_dcnn;
+#[cfg(any())]
+pub use fcnn::train_fcnn;
+pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule};
+
+use crate::networks::{FeatureError, ModelError};
+use std::path::PathBuf;
+
+/// Why a training run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error(transparent)]
+    Setting(#[from] crate::config::InvalidSetting),
+    #[error(transparent)]
+    Device(#[from] crate::networks::DeviceError),
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {message}")]
+    Config { path: PathBuf, message: String },
+    #[error("checkpoint {path}: {message}")]
+    Checkpoint { path: PathBuf, message: String },
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    #[error("the loss at step {step} is {loss}: lower schedule.learning_rate")]
+    Diverged { step: u64, loss: f32 },
+    #[error("the device failed: {0}")]
+    Execution(String),
+}
+
+/// Errors on held-out data, by name.
+pub type Metrics = std::collections::BTreeMap<String, f64>;

@@ -1,0 +1,308 @@
+//! Both networks on one device: prepared frames in, plain arrays out.
+
+use super::dcnn::{Dcnn, POOLING, Padding, site_features};
+use super::device::{DeviceChoice, DeviceError};
+use super::fcnn::{Fcnn, MULTIPLE_OF};
+use super::features::FeatureStatistics;
+use super::manifest::{Architecture, LoadedModel, Manifest, ModelError};
+use crate::frame::PolarizationMaps;
+use burn::tensor::{Device, Tensor, TensorData, s};
+use ferrostem_proto::{ModelId, ModelIds};
+use ndarray::{Array2, Array3, Array4, Axis, Zip, s as nds};
+use std::path::{Path, PathBuf};
+
+/// Windows per batch of the window-by-window path.
+const EXACT_BATCH: usize = 32;
+
+/// What the engine loads and how it runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EngineSettings {
+    pub device: DeviceChoice,
+    /// Folder of the DCNN; `None` leaves it out.
+    pub dcnn: Option<PathBuf>,
+    /// Folder of the FCNN; `None` leaves it out.
+    pub fcnn: Option<PathBuf>,
+    /// Run the DCNN window by window even where the shared trunk is exact.
+    pub exact_windows: bool,
+}
+
+/// A network that could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error("the image of {rows} x {cols} px holds no window of {window} px")]
+    TooSmall { rows: usize, cols: usize, window: usize },
+    #[error("window stride of {stride} px: expected a multiple of {POOLING}")]
+    Stride { stride: usize },
+    #[error("the device failed: {0}")]
+    Execution(String),
+}
+
+/// The DCNN's answer in physical units. Maps are `[window row, window col]`.
+pub type DcnnMaps = PolarizationMaps;
+
+/// Both networks on one device. Belongs to the thread that owns the device.
+#[derive(Debug)]
+pub struct Engine {
+    device: Device,
+    device_name: String,
+    dcnn: Option<LoadedModel<Dcnn>>,
+    /// The whitening on the device, `[channel, channel]`, and the mean, `[channel]`.
+    whitening: Option<(Tensor<2>, Tensor<1>)>,
+    fcnn: Option<LoadedModel<Fcnn>>,
+    exact_windows: bool,
+}
+
+impl Engine {
+    /// Opens the device and loads the models.
+    ///
+    /// # Errors
+    /// When the device is absent or a model does not match its manifest.
+    pub fn load(settings: &EngineSettings) -> Result<Self, NetworkError> {
+        let (device, device_name) = settings.device.open()?;
+        let dcnn = settings.dcnn.as_deref().map(|folder| LoadedModel::dcnn(folder, &device)).transpose()?;
+        let fcnn = settings.fcnn.as_deref().map(|folder| LoadedModel::fcnn(folder, &device)).transpose()?;
+        let whitening = dcnn.as_ref().and_then(|model| model.features.as_ref()).map(|f| on_device(f, &device));
+        Ok(Self { device, device_name, dcnn, whitening, fcnn, exact_windows: settings.exact_windows })
+    }
+
+    /// Replaces one of the models, on the same device.
+    ///
+    /// # Errors
+    /// When the folder's model does not match its manifest; the models stay as they were.
+    pub fn replace_model(&mut self, folder: &Path) -> Result<(), NetworkError> {
+        match Manifest::read(folder)?.architecture {
+            Architecture::Dcnn(_) => {
+                let model = LoadedModel::dcnn(folder, &self.device)?;
+                self.whitening = model.features.as_ref().map(|features| on_device(features, &self.device));
+                self.dcnn = Some(model);
+            }
+            Architecture::Fcnn(_) => self.fcnn = Some(LoadedModel::fcnn(folder, &self.device)?),
+        }
+        Ok(())
+    }
+
+    pub fn device_name(&self) -> &str {
+        &self.device_name
+    }
+
+    pub fn dcnn_manifest(&self) -> Option<&Manifest> {
+        self.dcnn.as_ref().map(|model| &model.manifest)
+    }
+
+    pub fn fcnn_manifest(&self) -> Option<&Manifest> {
+        self.fcnn.as_ref().map(|model| &model.manifest)
+    }
+
+    pub fn feature_statistics(&self) -> Option<&FeatureStatistics> {
+        self.dcnn.as_ref().and_then(|model| model.features.as_ref())
+    }
+
+    /// Side of the DCNN's windows, model pixels.
+    pub fn window_px(&self) -> Option<usize> {
+        match self.dcnn_manifest()?.architecture {
+            Architecture::Dcnn(config) => Some(config.window_px),
+            Architecture::Fcnn(_) => None,
+        }
+    }
+
+    /// Names and hashes of what is loaded, as every result carries them.
+    pub fn model_ids(&self) -> ModelIds {
+        let id = |manifest: &Manifest| ModelId {
+            name: manifest.name.clone(),
+            sha256: manifest.weights.sha256.clone(),
+        };
+        ModelIds { dcnn: self.dcnn_manifest().map(id), fcnn: self.fcnn_manifest().map(id) }
+    }
+
+    /// Runs both networks once on an image of that shape, so that kernels are compiled and tuned before the first frame.
+    ///
+    /// # Errors
+    /// As the networks' own.
+    pub fn warm_up(&self, shape: [usize; 2], stride_px: usize) -> Result<(), NetworkError> {
+        // A ramp rather than zeros: autotuning must not see a special case.
+        let image = Array2::from_shape_fn(shape, |(row, col)| ((row * 7 + col * 13) % 29) as f32 / 14.0 - 1.0);
+        self.dcnn(&image, stride_px)?;
+        self.fcnn(&image)?;
+        Ok(())
+    }
+
+    /// The DCNN on every window of a normalised image; `None` when no DCNN is loaded.
+    ///
+    /// # Shapes
+    /// - `image`: `[row, col]` at the model's scale, at least one window large
+    /// - `stride_px`: distance of the windows, a multiple of the pooling
+    /// - maps: `[(row - window) / stride + 1, (col - window) / stride + 1]`
+    ///
+    /// # Errors
+    /// When the image is smaller than a window, the stride does not fit, or the device fails.
+    pub fn dcnn(&self, image: &Array2<f32>, stride_px: usize) -> Result<Option<DcnnMaps>, NetworkError> {
+        let (Some(model), Some(window)) = (&self.dcnn, self.window_px()) else { return Ok(None) };
+        let (rows, cols) = image.dim();
+        if stride_px == 0 || stride_px % POOLING != 0 {
+            return Err(NetworkError::Stride { stride: stride_px });
+        }
+        if rows < window || cols < window {
+            return Err(NetworkError::TooSmall { rows, cols, window });
+        }
+        let grid = [(rows - window) / stride_px + 1, (cols - window) / stride_px + 1];
+        let (outputs, distance) = if self.exact_windows || model.padding() == Padding::Same {
+            self.dcnn_exact(model, image, window, stride_px, grid)?
+        } else {
+            self.dcnn_dense(model, image, window, stride_px, grid)?
+        };
+        Ok(Some(physical_maps(&model.manifest, &outputs, distance)))
+    }
+
+    /// The trunk once over the image, the head on every window of its map.
+    fn dcnn_dense(
+        &self,
+        model: &LoadedModel<Dcnn>,
+        image: &Array2<f32>,
+        window: usize,
+        stride: usize,
+        grid: [usize; 2],
+    ) -> Result<(Array3<f32>, Array2<f32>), NetworkError> {
+        let used = |windows: usize| (windows - 1) * stride + window;
+        let cropped = image.slice(nds![..used(grid[0]), ..used(grid[1])]);
+        let input = self.upload(&cropped.to_owned().insert_axis(Axis(0)).insert_axis(Axis(0)));
+        let features = model.network.features(input);
+        let distance = self.distances(features.clone(), window_features(model), stride / POOLING);
+        let outputs = model.network.head_dense(features, stride);
+        let [_, channels, rows, cols] = outputs.dims();
+        let outputs = download(outputs.reshape([channels * rows * cols]))?;
+        let outputs = Array3::from_shape_vec((channels, rows, cols), outputs).map_err(shape_error)?;
+        let distance = match distance {
+            Some(distance) => {
+                Array2::from_shape_vec((rows, cols), download(distance)?).map_err(shape_error)?
+            }
+            None => Array2::from_elem((rows, cols), f32::NAN),
+        };
+        Ok((outputs, distance))
+    }
+
+    /// Every window by itself, in batches: the same function, for networks whose padding forbids a shared trunk.
+    fn dcnn_exact(
+        &self,
+        model: &LoadedModel<Dcnn>,
+        image: &Array2<f32>,
+        window: usize,
+        stride: usize,
+        grid: [usize; 2],
+    ) -> Result<(Array3<f32>, Array2<f32>), NetworkError> {
+        let channels = model.manifest.outputs.len();
+        let mut outputs = Array3::from_elem((channels, grid[0], grid[1]), f32::NAN);
+        let mut distances = Array2::from_elem((grid[0], grid[1]), f32::NAN);
+        let positions: Vec<(usize, usize)> =
+            (0..grid[0]).flat_map(|i| (0..grid[1]).map(move |j| (i, j))).collect();
+        for batch in positions.chunks(EXACT_BATCH) {
+            let mut windows = Array4::zeros((batch.len(), 1, window, window));
+            for (&(i, j), mut target) in batch.iter().zip(windows.axis_iter_mut(Axis(0))) {
+                let (row, col) = (i * stride, j * stride);
+                target.assign(&image.slice(nds![row..row + window, col..col + window]).insert_axis(Axis(0)));
+            }
+            let (values, features) = model.network.forward_windows(self.upload(&windows));
+            let values = download(values.reshape([batch.len() * channels]))?;
+            let distance = self.distances(features, window_features(model), 1).map(download).transpose()?;
+            for (n, &(i, j)) in batch.iter().enumerate() {
+                for (channel, &value) in values.iter().skip(n * channels).take(channels).enumerate() {
+                    outputs[[channel, i, j]] = value;
+                }
+                if let Some(&value) = distance.as_ref().and_then(|distance| distance.get(n)) {
+                    distances[[i, j]] = value;
+                }
+            }
+        }
+        Ok((outputs, distances))
+    }
+
+    /// Squared Mahalanobis distance of every window's site features; `None` without statistics.
+    fn distances(&self, features: Tensor<4>, window: usize, stride: usize) -> Option<Tensor<1>> {
+        let (whitening, mean) = self.whitening.as_ref()?;
+        let sites = site_features(features, window, stride);
+        let [batch, channels, rows, cols] = sites.dims();
+        let vectors = sites.reshape([batch, channels, rows * cols]).permute([1, 0, 2]).reshape([channels, batch * rows * cols]);
+        let centred = vectors - mean.clone().reshape([channels, 1]);
+        let whitened = whitening.clone().matmul(centred);
+        Some((whitened.clone() * whitened).sum_dim(0).reshape([batch * rows * cols]))
+    }
+
+    /// The FCNN's class probabilities; `None` when no FCNN is loaded.
+    ///
+    /// # Shapes
+    /// - `image`: `[row, col]`, normalised as its manifest says
+    /// - result: `[class, row, col]`
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn fcnn(&self, image: &Array2<f32>) -> Result<Option<Array3<f32>>, NetworkError> {
+        let Some(model) = &self.fcnn else { return Ok(None) };
+        let (rows, cols) = image.dim();
+        let mut padded =
+            Array2::zeros((rows.next_multiple_of(MULTIPLE_OF), cols.next_multiple_of(MULTIPLE_OF)));
+        padded.slice_mut(nds![..rows, ..cols]).assign(image);
+        let input = self.upload(&padded.insert_axis(Axis(0)).insert_axis(Axis(0)));
+        let probabilities = model.network.probabilities(input).slice(s![.., .., ..rows, ..cols]);
+        let [_, classes, ..] = probabilities.dims();
+        let values = download(probabilities.reshape([classes * rows * cols]))?;
+        Ok(Some(Array3::from_shape_vec((classes, rows, cols), values).map_err(shape_error)?))
+    }
+
+    fn upload(&self, array: &Array4<f32>) -> Tensor<4> {
+        let (batch, channels, rows, cols) = array.dim();
+        let values: Vec<f32> = array.iter().copied().collect();
+        Tensor::from_data(TensorData::new(values, [batch, channels, rows, cols]), &self.device)
+    }
+}
+
+fn on_device(features: &FeatureStatistics, device: &Device) -> (Tensor<2>, Tensor<1>) {
+    let channels = features.mean.len();
+    (
+        Tensor::from_data(TensorData::new(features.whitening.clone(), [channels, channels]), device),
+        Tensor::from_data(TensorData::new(features.mean.clone(), [channels]), device),
+    )
+}
+
+fn window_features(model: &LoadedModel<Dcnn>) -> usize {
+    match model.manifest.architecture {
+        Architecture::Dcnn(config) => config.window_features(),
+        Architecture::Fcnn(_) => 0,
+    }
+}
+
+fn download(tensor: Tensor<1>) -> Result<Vec<f32>, NetworkError> {
+    let data = tensor.try_into_data().map_err(|error| NetworkError::Execution(format!("{error:?}")))?;
+    data.into_vec::<f32>().map_err(|error| NetworkError::Execution(format!("{error:?}")))
+}
+
+fn shape_error(error: ndarray::ShapeError) -> NetworkError {
+    NetworkError::Execution(error.to_string())
+}
+
+/// Turns network outputs into physical units.
+fn physical_maps(manifest: &Manifest, outputs: &Array3<f32>, feature_distance: Array2<f32>) -> PolarizationMaps {
+    let map = |name: &str| -> Array2<f32> {
+        let channel = manifest.outputs.iter().position(|output| output.name == name);
+        match (channel, manifest.output(name)) {
+            (Some(channel), Some(spec)) => outputs
+                .index_axis(Axis(0), channel)
+                .mapv(|value| (spec.mean + spec.scale * f64::from(value)) as f32),
+            _ => Array2::from_elem((outputs.dim().1, outputs.dim().2), f32::NAN),
+        }
+    };
+    let mut p_sigma = map("log_p_sigma");
+    Zip::from(&mut p_sigma).for_each(|sigma| *sigma = sigma.exp());
+    PolarizationMaps {
+        p_x: map("p_x"),
+        p_y: map("p_y"),
+        p_sigma,
+        cell_a: map("cell_a"),
+        cell_b: map("cell_b"),
+        cell_angle: map("cell_angle"),
+        cell_area: map("cell_area"),
+        feature_distance,
+    }
+}

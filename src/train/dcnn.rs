@@ -1,0 +1,392 @@
+//! The DCNN: every window of a frame learns from the nearest unit cell.
+
+use super::export::{self, Export};
+use super::runner::{self, Task};
+use super::samples::{Sample, Split, normalised, simulated, upload};
+use super::settings::DcnnTrainSettings;
+use super::{Metrics, TrainError};
+use crate::flags::geometry::grid_centre;
+use crate::networks::{
+    Architecture, DCNN_OUTPUTS, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics, OutputSpec,
+    POOLING, Padding, site_features,
+};
+use crate::simulate::TruthCell;
+use burn::tensor::{Device, Tensor, TensorData, s};
+use ferrostem_proto::GridSpec;
+use ndarray::{Array2, Array4, s as nds};
+use rayon::prelude::*;
+use std::path::Path;
+
+/// Windows nearer to their cell's centre than this fraction of a cell are judged.
+const JUDGED_WITHIN_CELLS: f64 = 0.5;
+/// Weight of each regressed quantity in the loss; P counts most, the sigma has a loss of its own.
+const WEIGHTS: [f32; 6] = [1.0, 1.0, 0.3, 0.3, 0.1, 0.1];
+/// Weight of the likelihood that trains sigma.
+const SIGMA_WEIGHT: f64 = 0.1;
+/// Frames from which the feature statistics are taken, per held-out frame.
+const STATISTICS_FRAMES_FACTOR: usize = 4;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct DcnnTask {
+    settings: DcnnTrainSettings,
+    outputs: Vec<OutputSpec>,
+}
+
+/// Frames with the target of every window.
+pub struct DcnnBatch {
+    images: Vec<Array2<f32>>,
+    /// `[frame, quantity, window row, window col]` in units of the outputs' scale; 0 where there is none.
+    targets: Array4<f32>,
+    /// 1 where a window has a cell to learn from.
+    learns: Array4<f32>,
+}
+
+/// Mean and scale of the outputs in the order of [`DCNN_OUTPUTS`], with the ranges that `scenes` covers.
+fn output_specs(settings: &DcnnTrainSettings) -> Vec<OutputSpec> {
+    let scenes = &settings.scenes;
+    let p = scenes.polarization_pm[1];
+    let aspect = scenes.aspect[1].max(1.0 / scenes.aspect[0]);
+    let cell = [scenes.cell_pm[0] / aspect.sqrt(), scenes.cell_pm[1] * aspect.sqrt()];
+    let tilt = scenes.shear_rad[1].max(-scenes.shear_rad[0]);
+    let right = std::f64::consts::FRAC_PI_2;
+    let area = [cell[0] * cell[0] * tilt.cos(), cell[1] * cell[1]];
+    let specs = [
+        ("pm", 0.0, 20.0, [-p, p]),
+        ("pm", 0.0, 20.0, [-p, p]),
+        ("pm", 400.0, 20.0, cell),
+        ("pm", 400.0, 20.0, cell),
+        ("rad", right, 0.03, [right - tilt, right + tilt]),
+        ("pm2", 160_000.0, 12_000.0, area),
+        ("ln pm", 5f64.ln(), 1.0, [0.0, p.max(2.0).ln()]),
+    ];
+    DCNN_OUTPUTS
+        .iter()
+        .zip(specs)
+        .map(|(name, (unit, mean, scale, trained_range))| OutputSpec {
+            name: (*name).to_owned(),
+            unit: unit.to_owned(),
+            mean,
+            scale,
+            trained_range,
+        })
+        .collect()
+}
+
+/// What the image of a cell shows: an apparent P, mistilt included, which no single cell can tell from a real one.
+fn quantities(cell: &TruthCell) -> [f64; 6] {
+    let (p_x, p_y) = (cell.p_x + cell.mistilt_x, cell.p_y + cell.mistilt_y);
+    [p_x, p_y, cell.cell_a, cell.cell_b, cell.cell_angle, cell.cell_area]
+}
+
+impl DcnnTask {
+    pub fn new(settings: DcnnTrainSettings) -> Self {
+        let outputs = output_specs(&settings);
+        Self { settings, outputs }
+    }
+
+    fn config(&self) -> DcnnConfig {
+        DcnnConfig { padding: Padding::Valid, window_px: self.settings.window_px, outputs: self.outputs.len() }
+    }
+
+    fn sample(&self, split: Split) -> Result<Sample, TrainError> {
+        let schedule = &self.settings.schedule;
+        simulated(&self.settings.scenes, schedule.crop_px, schedule.seed, split)
+    }
+
+    /// Where the windows of a training frame are.
+    fn grid(&self) -> GridSpec {
+        let (window, stride) = (self.settings.window_px, self.settings.stride_px);
+        let windows = (self.settings.schedule.crop_px - window) / stride + 1;
+        let first = (window - 1) as f64 / 2.0;
+        let step = stride as f64;
+        GridSpec {
+            row0: first,
+            col0: first,
+            step_row: step,
+            step_col: step,
+            rows: windows as u32,
+            cols: windows as u32,
+        }
+    }
+
+    /// The cell that each window learns from, row by row.
+    fn window_cells<'a>(&self, sample: &'a Sample, within_px: f64) -> Vec<Option<&'a TruthCell>> {
+        let grid = self.grid();
+        let centres = (0..grid.rows as usize)
+            .flat_map(|i| (0..grid.cols as usize).map(move |j| grid_centre(&grid, i, j)));
+        centres
+            .map(|centre| {
+                let distance = |cell: &TruthCell| (cell.row - centre.row).hypot(cell.col - centre.col);
+                let cells = &sample.frame.truth.cells;
+                let nearest = cells.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
+                (distance(nearest) <= within_px && !nearest.disturbed).then_some(nearest)
+            })
+            .collect()
+    }
+
+    fn assemble(&self, frames: &[Sample]) -> DcnnBatch {
+        let grid = self.grid();
+        let (rows, cols) = (grid.rows as usize, grid.cols as usize);
+        let within_px = self.settings.cell_upper_bound_pm / self.settings.pixel_size_pm;
+        let mut targets = Array4::zeros((frames.len(), WEIGHTS.len(), rows, cols));
+        let mut learns = Array4::zeros((frames.len(), 1, rows, cols));
+        for (n, frame) in frames.iter().enumerate() {
+            for (window, cell) in self.window_cells(frame, within_px).into_iter().enumerate() {
+                let Some(cell) = cell else { continue };
+                let (i, j) = (window / cols, window % cols);
+                learns[[n, 0, i, j]] = 1.0;
+                for (k, (value, spec)) in quantities(cell).into_iter().zip(&self.outputs).enumerate() {
+                    targets[[n, k, i, j]] = ((value - spec.mean) / spec.scale) as f32;
+                }
+            }
+        }
+        let images = frames.iter().map(|sample| normalised(sample, self.settings.normalisation)).collect();
+        DcnnBatch { images, targets, learns }
+    }
+}
+
+fn to_device(array: &Array4<f32>, device: &Device) -> Tensor<4> {
+    let (a, b, c, d) = array.dim();
+    Tensor::from_data(TensorData::new(array.iter().copied().collect(), [a, b, c, d]), device)
+}
+
+impl Task for DcnnTask {
+    type Network = Dcnn;
+    type Batch = DcnnBatch;
+
+    fn batch(&self, step: u64) -> Result<DcnnBatch, TrainError> {
+        let frames = (0..self.settings.schedule.batch)
+            .into_par_iter()
+            .map(|index| self.sample(Split::Training { step, index }))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(self.assemble(&frames))
+    }
+
+    fn loss(&self, network: &Dcnn, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
+        let features = network.features(upload(&batch.images, device));
+        let outputs = network.head_dense(features, self.settings.stride_px);
+        let targets = to_device(&batch.targets, device);
+        let learns = to_device(&batch.learns, device);
+        let count = learns.clone().sum().clamp_min(1.0);
+        let weights = Tensor::<1>::from_floats(WEIGHTS, device).reshape([1, WEIGHTS.len(), 1, 1]);
+
+        let errors = outputs.clone().slice(s![.., ..WEIGHTS.len(), .., ..]) - targets;
+        let squares = errors.clone() * errors;
+        let regression = (squares.clone() * weights * learns.clone()).sum() / count.clone();
+
+        // The likelihood sees the residual of P as a constant: it teaches sigma, and leaves P to its own loss.
+        let residual = squares.slice(s![.., 0..2, .., ..]).mean_dim(1).detach();
+        let scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
+        let offset = self.outputs.last().map_or(0.0, |spec| spec.mean) - scale.ln();
+        let log_sigma = (outputs.slice(s![.., WEIGHTS.len().., .., ..]) + offset).clamp(-6.0, 3.0);
+        let likelihood = residual * (log_sigma.clone() * -2.0).exp() * 0.5 + log_sigma;
+        regression + (likelihood * learns).sum() / count * SIGMA_WEIGHT
+    }
+
+    fn evaluate(&self, network: &Dcnn, device: &Device) -> Result<Metrics, TrainError> {
+        let frames = self.settings.schedule.held_out_frames;
+        let judged = self.judge(network, device, (0..frames).map(|index| Split::HeldOut { index }))?;
+        Ok(judged.metrics(&self.outputs))
+    }
+}
+
+/// Errors of single windows on judged frames.
+#[derive(Debug, Default)]
+struct Judged {
+    /// Prediction minus truth, physical units, one vector a quantity.
+    errors: [Vec<f64>; 6],
+    /// Truth of P, pm, to compare the error with the spread of what was to be found.
+    truth_p: Vec<f64>,
+    /// Predicted sigma, pm.
+    sigma: Vec<f64>,
+    /// Counts at an A column's peak.
+    dose: Vec<f64>,
+}
+
+impl Judged {
+    fn metrics(&self, outputs: &[OutputSpec]) -> Metrics {
+        let mut metrics = Metrics::new();
+        let mut p_errors: Vec<f64> = Vec::new();
+        for (errors, spec) in self.errors.iter().zip(outputs) {
+            metrics.insert(format!("rms_{}_{}", spec.name, spec.unit), rms(errors.iter().copied()));
+        }
+        for errors in self.errors.iter().take(2) {
+            p_errors.extend(errors);
+        }
+        metrics.insert("rms_p_component_pm".to_owned(), rms(p_errors.into_iter()));
+        metrics.insert("rms_p_truth_pm".to_owned(), rms(self.truth_p.iter().copied()));
+        for (name, range) in [("10_30", 10.0..30.0), ("30_100", 30.0..100.0), ("100_300", 100.0..300.0), ("300_2000", 300.0..2001.0)] {
+            let pick = |errors: &[f64]| -> Vec<f64> {
+                errors.iter().zip(&self.dose).filter(|(_, dose)| range.contains(dose)).map(|(e, _)| *e).collect()
+            };
+            let errors: Vec<f64> = self.errors.iter().take(2).flat_map(|errors| pick(errors)).collect();
+            if !errors.is_empty() {
+                metrics.insert(format!("rms_p_component_counts_{name}_pm"), rms(errors.into_iter()));
+            }
+        }
+        metrics.insert("windows".to_owned(), self.sigma.len() as f64);
+        metrics.insert("within_sigma_fraction".to_owned(), self.within_sigma());
+        metrics
+    }
+
+    /// Fraction of the components of P that lie within their predicted sigma; 0.683 when it is right.
+    fn within_sigma(&self) -> f64 {
+        let inside = |errors: &Vec<f64>| errors.iter().zip(&self.sigma).filter(|(e, s)| e.abs() <= **s).count();
+        let total: usize = self.errors.iter().take(2).map(inside).sum();
+        total as f64 / (2 * self.sigma.len()).max(1) as f64
+    }
+
+    /// The factor that makes the predicted sigma hold 68.3 % of the errors.
+    fn sigma_factor(&self) -> f64 {
+        let mut ratios: Vec<f64> = self
+            .errors
+            .iter()
+            .take(2)
+            .flat_map(|errors| errors.iter().zip(&self.sigma).map(|(e, s)| e.abs() / s))
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        let position = (ratios.len() as f64 * 0.683) as usize;
+        ratios.get(position).copied().unwrap_or(1.0)
+    }
+}
+
+fn rms(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v * v, count + 1));
+    (sum / count.max(1) as f64).sqrt()
+}
+
+impl DcnnTask {
+    fn judge(
+        &self,
+        network: &Dcnn,
+        device: &Device,
+        splits: impl Iterator<Item = Split>,
+    ) -> Result<Judged, TrainError> {
+        let mut judged = Judged::default();
+        for split in splits {
+            let sample = self.sample(split)?;
+            let image = normalised(&sample, self.settings.normalisation);
+            let features = network.features(upload(std::slice::from_ref(&image), device));
+            let outputs = network.head_dense(features, self.settings.stride_px);
+            let values = read(outputs)?;
+            let cell_px = sample.frame.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt())
+                / self.settings.pixel_size_pm;
+            let cells = self.window_cells(&sample, JUDGED_WITHIN_CELLS * cell_px);
+            let windows = cells.len();
+            let physical = |k: usize, window: usize| -> Option<f64> {
+                let spec = self.outputs.get(k)?;
+                Some(spec.mean + spec.scale * f64::from(*values.get(k * windows + window)?))
+            };
+            for (window, cell) in cells.into_iter().enumerate() {
+                let Some(cell) = cell else { continue };
+                for (k, truth) in quantities(cell).into_iter().enumerate() {
+                    if let (Some(errors), Some(value)) = (judged.errors.get_mut(k), physical(k, window)) {
+                        errors.push(value - truth);
+                    }
+                }
+                judged.truth_p.extend([cell.p_x, cell.p_y]);
+                judged.sigma.extend(physical(WEIGHTS.len(), window).map(f64::exp));
+                judged.dose.push(sample.peak_counts);
+            }
+        }
+        Ok(judged)
+    }
+
+    /// Mean, whitening and calibration of the site features on frames that the network was not trained on.
+    fn feature_statistics(&self, network: &Dcnn, device: &Device) -> Result<FeatureStatistics, TrainError> {
+        let frames = STATISTICS_FRAMES_FACTOR * self.settings.schedule.held_out_frames;
+        let within_px = self.settings.cell_upper_bound_pm / self.settings.pixel_size_pm;
+        let mut accumulator = FeatureAccumulator::new(FEATURE_CHANNELS);
+        let mut held_out = Vec::new();
+        for index in 0..2 * frames {
+            let sample = self.sample(Split::Calibration { index })?;
+            let image = normalised(&sample, self.settings.normalisation);
+            let features = network.features(upload(std::slice::from_ref(&image), device));
+            let sites = site_features(features, self.config().window_features(), self.settings.stride_px / POOLING);
+            let values = read(sites)?;
+            let cells = self.window_cells(&sample, within_px);
+            for (window, _) in cells.iter().enumerate().filter(|(_, cell)| cell.is_some()) {
+                let vector: Vec<f32> = values.iter().skip(window).step_by(cells.len()).copied().collect();
+                if index < frames {
+                    accumulator.add(&vector);
+                } else {
+                    held_out.push(vector);
+                }
+            }
+        }
+        Ok(accumulator.finish(&held_out)?)
+    }
+}
+
+fn read(tensor: Tensor<4>) -> Result<Vec<f32>, TrainError> {
+    let data = tensor.try_into_data().map_err(|error| TrainError::Execution(format!("{error:?}")))?;
+    data.into_vec::<f32>().map_err(|error| TrainError::Execution(format!("{error:?}")))
+}
+
+/// Trains a DCNN and writes its model folder `output/<name>`.
+///
+/// # Errors
+/// When the device, the simulator or a file fails, or the loss diverges.
+pub fn train_dcnn(settings: DcnnTrainSettings, choice: DeviceChoice, output: &Path) -> Result<Metrics, TrainError> {
+    let (device, _) = choice.open()?;
+    device.seed(settings.schedule.seed);
+    let work = output.join(format!("{}.training", settings.name));
+    let mut task = DcnnTask::new(settings);
+    let network = task.config().init(&device);
+    let schedule = task.settings.schedule.clone();
+    let (network, _) = runner::run(&task, network, &schedule, &device, &work)?;
+
+    // Sigma is made to hold 68.3 % on calibration frames, then judged like the rest on held-out ones.
+    let calibration = (0..schedule.held_out_frames).map(|index| Split::Calibration { index });
+    let factor = task.judge(&network, &device, calibration)?.sigma_factor();
+    if let Some(spec) = task.outputs.last_mut() {
+        spec.mean += factor.max(1e-3).ln();
+    }
+    let metrics = task.evaluate(&network, &device)?;
+    let features = task.feature_statistics(&network, &device)?;
+    export::write(
+        &output.join(&task.settings.name),
+        &network,
+        Export {
+            name: task.settings.name.clone(),
+            description: "Polar displacement and cell parameters of perovskites along [100], sliding windows".to_owned(),
+            architecture: Architecture::Dcnn(task.config()),
+            pixel_size_pm: task.settings.pixel_size_pm,
+            normalisation: task.settings.normalisation,
+            outputs: task.outputs.clone(),
+            features: Some(features.to_bytes()?),
+            schedule,
+            config: export::table(&task.settings)?,
+            metrics: metrics.clone(),
+        },
+    )?;
+    Ok(metrics)
+}
+
+/// The part of a frame that its windows cover, for tests of the plan.
+#[cfg(test)]
+fn covered(grid: &GridSpec, window: usize) -> usize {
+    (grid.rows as usize - 1) * grid.step_row as usize + window
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_the_same_for_the_same_step_and_its_targets_are_in_range() {
+        let settings = DcnnTrainSettings::default();
+        let task = DcnnTask::new(settings);
+        let (first, again) = (task.batch(3).unwrap(), task.batch(3).unwrap());
+        assert_eq!(first.images, again.images);
+        assert_eq!(first.targets, again.targets);
+        assert_ne!(first.images, task.batch(4).unwrap().images);
+        assert!(covered(&task.grid(), 80) <= task.settings.schedule.crop_px);
+        let learning = first.learns.sum() / first.learns.len() as f32;
+        assert!(learning > 0.7, "only {learning} of the windows have a cell");
+        let p = first.targets.slice(nds![.., 0..2, .., ..]);
+        assert!(p.iter().all(|v| v.abs() * 20.0 <= 120.0));
+        assert!(p.iter().any(|v| v.abs() * 20.0 > 2.0));
+    }
+}

@@ -1,0 +1,170 @@
+//! The training loop.
+
+use super::settings::Schedule;
+use super::{Metrics, TrainError};
+use burn::module::{Module, ParamGroup};
+use burn::optim::lr_scheduler::constant::ConstantLr;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Tensor};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Batches prepared ahead of the step that needs them.
+const BATCHES_AHEAD: usize = 2;
+
+/// What a network learns, and how.
+pub(super) trait Task: Sync {
+    type Network: Module + Clone;
+    type Batch: Send;
+
+    /// The batch of `step`: the same for the same seed and step, whatever came before.
+    fn batch(&self, step: u64) -> Result<Self::Batch, TrainError>;
+
+    /// A scalar to minimise.
+    fn loss(&self, network: &Self::Network, batch: &Self::Batch, device: &Device) -> Tensor<1>;
+
+    /// Errors on held-out frames.
+    fn evaluate(&self, network: &Self::Network, device: &Device) -> Result<Metrics, TrainError>;
+}
+
+/// Trains `network` and returns it with its errors on held-out data. `folder` receives `log.csv` and the checkpoint; a
+/// checkpoint found there is resumed.
+pub(super) fn run<T: Task>(
+    task: &T,
+    network: T::Network,
+    schedule: &Schedule,
+    device: &Device,
+    folder: &Path,
+) -> Result<(T::Network, Metrics), TrainError> {
+    fs::create_dir_all(folder).map_err(|source| TrainError::File { path: folder.to_owned(), source })?;
+    let training = device.clone().autodiff();
+    let checkpoint = Checkpoint::new(folder);
+    let optimizer: ModuleOptimizer = AdamConfig::new().with_epsilon(1e-8).init();
+    let (mut network, mut optimizer, first) = checkpoint.resume(network.to_device(&training), optimizer, &training)?;
+    let bar = progress_bar(schedule.steps, first);
+    let mut log = Log::open(&folder.join("log.csv"))?;
+
+    std::thread::scope(|scope| -> Result<(), TrainError> {
+        let (sender, batches) = crossbeam_channel::bounded(BATCHES_AHEAD);
+        scope.spawn(move || {
+            for step in first..schedule.steps {
+                // The receiver is gone when training failed; there is nobody left to tell.
+                if sender.send(task.batch(step)).is_err() {
+                    break;
+                }
+            }
+        });
+        for (step, batch) in (first..schedule.steps).zip(batches.iter()) {
+            let loss = task.loss(&network, &batch?, &training);
+            let gradients = GradientsParams::from_grads(loss.backward(), &network);
+            let value: f32 = loss.try_into_scalar().map_err(|e| TrainError::Execution(format!("{e:?}")))?;
+            if !value.is_finite() {
+                return Err(TrainError::Diverged { step, loss: value });
+            }
+            let rate = schedule.rate(step);
+            let rates = ModuleLrScheduler::new(ConstantLr::new(rate))
+                .with_group(ParamGroup::from_predicate("head"), ConstantLr::new(rate * schedule.head_rate))
+                .step();
+            network = optimizer.step(rates, network, gradients);
+            log.add(step, value, rate)?;
+            bar.set_message(format!("loss {:.4}", log.smoothed));
+            bar.inc(1);
+            if (step + 1) % schedule.checkpoint_every == 0 || step + 1 == schedule.steps {
+                checkpoint.save(&network, &optimizer, step + 1)?;
+            }
+        }
+        Ok(())
+    })?;
+    bar.finish();
+    let network = network.valid().to_device(device);
+    let metrics = task.evaluate(&network, device)?;
+    Ok((network, metrics))
+}
+
+fn progress_bar(steps: u64, first: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps);
+    // The template is a constant; should it ever be wrong, the default style is shown.
+    if let Ok(style) = ProgressStyle::with_template("{elapsed} {bar:30} step {pos}/{len} {per_sec} {msg} left {eta}") {
+        bar.set_style(style);
+    }
+    bar.set_position(first);
+    bar.reset_eta();
+    bar
+}
+
+/// Weights, optimizer state and step, replaced together.
+struct Checkpoint {
+    folder: PathBuf,
+}
+
+impl Checkpoint {
+    fn new(folder: &Path) -> Self {
+        Self { folder: folder.join("checkpoint") }
+    }
+
+    fn resume<M: Module>(
+        &self,
+        network: M,
+        optimizer: ModuleOptimizer,
+        device: &Device,
+    ) -> Result<(M, ModuleOptimizer, u64), TrainError> {
+        let Ok(step) = fs::read_to_string(self.folder.join("step")) else {
+            return Ok((network, optimizer, 0));
+        };
+        let step = step.trim().parse().map_err(|_| self.error(format!("step = {step}: expected a number")))?;
+        let network =
+            network.try_load_file(self.folder.join("network.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
+        let optimizer =
+            optimizer.load(self.folder.join("optimizer.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
+        Ok((network.to_device(device), optimizer, step))
+    }
+
+    fn save<M: Module + Clone>(&self, network: &M, optimizer: &ModuleOptimizer, step: u64) -> Result<(), TrainError> {
+        // Written beside the old one and swapped in, so that a kill leaves one whole checkpoint.
+        let fresh = self.folder.with_extension("new");
+        let file = |source| TrainError::File { path: fresh.clone(), source };
+        if fresh.exists() {
+            fs::remove_dir_all(&fresh).map_err(file)?;
+        }
+        fs::create_dir_all(&fresh).map_err(file)?;
+        network.clone().save_file(fresh.join("network.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
+        optimizer.save(fresh.join("optimizer.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
+        fs::write(fresh.join("step"), step.to_string()).map_err(file)?;
+        if self.folder.exists() {
+            fs::remove_dir_all(&self.folder).map_err(file)?;
+        }
+        fs::rename(&fresh, &self.folder).map_err(file)
+    }
+
+    fn error(&self, message: String) -> TrainError {
+        TrainError::Checkpoint { path: self.folder.clone(), message }
+    }
+}
+
+/// `step,loss,smoothed_loss,learning_rate`, one line a step.
+struct Log {
+    path: PathBuf,
+    file: fs::File,
+    smoothed: f32,
+}
+
+impl Log {
+    fn open(path: &Path) -> Result<Self, TrainError> {
+        let error = |source| TrainError::File { path: path.to_owned(), source };
+        let fresh = !path.exists();
+        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(error)?;
+        if fresh {
+            writeln!(file, "step,loss,smoothed_loss,learning_rate").map_err(error)?;
+        }
+        Ok(Self { path: path.to_owned(), file, smoothed: f32::NAN })
+    }
+
+    fn add(&mut self, step: u64, loss: f32, rate: f64) -> Result<(), TrainError> {
+        self.smoothed = if self.smoothed.is_nan() { loss } else { 0.97 * self.smoothed + 0.03 * loss };
+        writeln!(self.file, "{step},{loss},{},{rate}", self.smoothed)
+            .map_err(|source| TrainError::File { path: self.path.clone(), source })
+    }
+}

@@ -1,0 +1,180 @@
+//! What a training config says. Every key has a default; unknown keys are refused.
+
+use super::TrainError;
+use crate::config::InvalidSetting;
+use crate::preprocess::Normalisation;
+use crate::simulate::TrainingRanges;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Steps, rates and bookkeeping that all training runs share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Schedule {
+    pub seed: u64,
+    pub steps: u64,
+    /// Frames a step.
+    pub batch: usize,
+    /// Side of a frame, px.
+    pub crop_px: usize,
+    /// Adam's rate after the warm-up; it falls to zero as a cosine.
+    pub learning_rate: f64,
+    /// Rate of the fully connected head relative to the rest: its ~10⁵ inputs diverge otherwise.
+    pub head_rate: f64,
+    pub warmup_steps: u64,
+    pub checkpoint_every: u64,
+    /// Frames on which the result is judged.
+    pub held_out_frames: usize,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            steps: 1600,
+            batch: 4,
+            crop_px: 176,
+            learning_rate: 1e-3,
+            head_rate: 0.02,
+            warmup_steps: 30,
+            checkpoint_every: 50,
+            held_out_frames: 48,
+        }
+    }
+}
+
+/// `ferrostem train dcnn --config FILE`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DcnnTrainSettings {
+    /// Name of the model, and of its folder.
+    pub name: String,
+    pub schedule: Schedule,
+    pub pixel_size_pm: f64,
+    pub normalisation: Normalisation,
+    /// Side of a window, px.
+    pub window_px: usize,
+    /// Distance of the windows that learn from one frame, px.
+    pub stride_px: usize,
+    /// A window learns from the nearest unit cell no farther than this (Nelson et al.: the cation–cation distance).
+    pub cell_upper_bound_pm: f64,
+    pub scenes: TrainingRanges,
+}
+
+impl Default for DcnnTrainSettings {
+    fn default() -> Self {
+        Self {
+            name: "dcnn-perovskite-100".to_owned(),
+            schedule: Schedule::default(),
+            pixel_size_pm: 15.0,
+            normalisation: Normalisation::Local { sigma_px: 40.0 },
+            window_px: 80,
+            stride_px: 8,
+            cell_upper_bound_pm: 285.0,
+            scenes: at_model_scale(),
+        }
+    }
+}
+
+/// `ferrostem train fcnn --config FILE`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FcnnTrainSettings {
+    pub name: String,
+    pub schedule: Schedule,
+    pub pixel_size_pm: f64,
+    pub normalisation: Normalisation,
+    pub filters: usize,
+    /// Radius of the disc that marks a column, pm.
+    pub column_radius_pm: f64,
+    pub scenes: TrainingRanges,
+}
+
+impl Default for FcnnTrainSettings {
+    fn default() -> Self {
+        Self {
+            name: "fcnn-perovskite-100".to_owned(),
+            schedule: Schedule { steps: 600, batch: 6, crop_px: 128, head_rate: 1.0, ..Schedule::default() },
+            pixel_size_pm: 15.0,
+            normalisation: Normalisation::Local { sigma_px: 40.0 },
+            filters: 16,
+            column_radius_pm: 70.0,
+            scenes: at_model_scale(),
+        }
+    }
+}
+
+/// Frames as they look after resampling to the models' 15 pm.
+fn at_model_scale() -> TrainingRanges {
+    TrainingRanges { pixel_size_pm: [15.0, 15.0], ..TrainingRanges::default() }
+}
+
+impl Schedule {
+    fn validate(&self, smallest_crop: usize) -> Result<(), InvalidSetting> {
+        let key = |name: &str| format!("schedule.{name}");
+        if !(1..=10_000_000).contains(&self.steps) {
+            return Err(InvalidSetting::new(key("steps"), self.steps, "1 to 10000000"));
+        }
+        if !(1..=1024).contains(&self.batch) {
+            return Err(InvalidSetting::new(key("batch"), self.batch, "1 to 1024"));
+        }
+        if self.crop_px < smallest_crop || self.crop_px > 4096 || !self.crop_px.is_multiple_of(8) {
+            let expected = format!("a multiple of 8 from {smallest_crop} to 4096");
+            return Err(InvalidSetting::new(key("crop_px"), self.crop_px, expected));
+        }
+        for (name, value) in [("learning_rate", self.learning_rate), ("head_rate", self.head_rate)] {
+            if !(value > 0.0 && value <= 1.0) {
+                return Err(InvalidSetting::new(key(name), value, "above 0, at most 1"));
+            }
+        }
+        if self.checkpoint_every == 0 {
+            return Err(InvalidSetting::new(key("checkpoint_every"), 0, "at least 1"));
+        }
+        if self.held_out_frames < 2 {
+            return Err(InvalidSetting::new(key("held_out_frames"), self.held_out_frames, "at least 2"));
+        }
+        Ok(())
+    }
+
+    /// The learning rate of `step`: linear warm-up, then a cosine to zero.
+    pub(super) fn rate(&self, step: u64) -> f64 {
+        if step < self.warmup_steps {
+            return self.learning_rate * (step + 1) as f64 / self.warmup_steps as f64;
+        }
+        let progress = (step - self.warmup_steps) as f64 / (self.steps - self.warmup_steps).max(1) as f64;
+        0.5 * self.learning_rate * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())
+    }
+}
+
+impl DcnnTrainSettings {
+    /// # Errors
+    /// When the file cannot be read or holds a value out of range.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let settings: Self = read_toml(path)?;
+        settings.schedule.validate(settings.window_px.next_multiple_of(8))?;
+        settings.scenes.validate("scenes")?;
+        if settings.stride_px == 0 || !settings.stride_px.is_multiple_of(2) {
+            return Err(InvalidSetting::new("stride_px", settings.stride_px, "an even number of pixels").into());
+        }
+        Ok(settings)
+    }
+}
+
+impl FcnnTrainSettings {
+    /// # Errors
+    /// When the file cannot be read or holds a value out of range.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let settings: Self = read_toml(path)?;
+        settings.schedule.validate(64)?;
+        settings.scenes.validate("scenes")?;
+        Ok(settings)
+    }
+}
+
+fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| TrainError::File { path: path.to_owned(), source })?;
+    toml::from_str(&text)
+        .map_err(|error| TrainError::Config { path: path.to_owned(), message: error.to_string() })
+}
