@@ -148,8 +148,29 @@ pub(super) fn read_rows<R: H5Type>(table: &Dataset, range: Range<usize>) -> Resu
             format!("shape {shape:?}"),
         ));
     }
+    check_fields::<R>(table)?;
     let rows = table.read_slice_1d::<R, _>(range).at(|| place(table))?;
     Ok(rows.into_raw_vec_and_offset().0)
+}
+
+/// Every field of `R` must be in the table with its type: the library leaves the memory of a missing one as it was.
+fn check_fields<R: H5Type>(table: &Dataset) -> Result<(), SessionError> {
+    let found = table.dtype().and_then(|dtype| dtype.to_descriptor()).at(|| place(table))?;
+    let expected = R::type_descriptor();
+    let (TypeDescriptor::Compound(found), TypeDescriptor::Compound(expected)) = (&found, &expected) else {
+        return Err(SessionError::unexpected(place(table), expected.to_string(), found));
+    };
+    for field in &expected.fields {
+        let same_name = found.fields.iter().find(|other| other.name == field.name);
+        if same_name.is_none_or(|other| other.ty != field.ty) {
+            return Err(SessionError::unexpected(
+                place(table),
+                format!("a field {} ({})", field.name, field.ty),
+                same_name.map_or_else(|| "none".to_owned(), |other| other.ty.to_string()),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Runs `$body` with `$type` standing for the Rust type of `$dtype`.

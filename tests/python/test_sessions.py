@@ -1,7 +1,11 @@
 """Sessions recorded by FerroSTEM, opened with h5py and pyNSID.
 
-FERROSTEM_SESSION names the file. It is the one that the Rust test `pynsid_reads_what_was_recorded` writes, and which
-starts this: three frames of 6 x 5 pixels, results for the first and the last. Pixel (row, col) of frame n counts
+FERROSTEM_SESSION names the file, which the Rust test `a_session_is_written_for_other_readers` writes:
+
+    export FERROSTEM_SESSION=/tmp/session.h5
+    cargo test --release --lib a_session_is_written && python3 -m pytest tests/python/test_sessions.py
+
+Three frames of 6 x 5 pixels, results for the first and the last. Pixel (row, col) of frame n counts
 1000 n + 10 row + col; window (i, j) of p_x is 1000 n + 10 i + j.
 """
 
