@@ -1,0 +1,123 @@
+//! The maps of a result as channels: their names, units, order and values.
+
+use super::error::{At, SessionError};
+use super::h5::place;
+use super::stack::Stack;
+use ferrostem_proto::{Grid, GridSpec, ResultMessage};
+use hdf5::{Group, H5Type};
+use ndarray::ArrayView2;
+
+/// Channels on the window grid, in the order of the bits of `ResultRow::measured_windows`.
+pub(super) const WINDOW_MAPS: &[&str] =
+    &["p_x", "p_y", "p_sigma", "cell_a", "cell_b", "cell_angle", "cell_area", "ood_p_value", "ood_flag"];
+/// Channels on the mistilt tiles, in the order of the bits of `ResultRow::measured_tiles`.
+pub(super) const TILE_MAPS: &[&str] =
+    &["mistilt_offset_x", "mistilt_offset_y", "mistilt_p_value", "mistilt_state"];
+
+/// A map of a result and how its channel is labelled.
+pub(super) struct Map<'a> {
+    pub(super) name: &'static str,
+    pub(super) quantity: &'static str,
+    pub(super) units: &'static str,
+    pub(super) values: MapValues<'a>,
+}
+
+pub(super) enum MapValues<'a> {
+    Real(&'a Grid<f32>),
+    Code(&'a Grid<u8>),
+}
+
+impl MapValues<'_> {
+    const fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Real(grid) => grid.shape(),
+            Self::Code(grid) => grid.shape(),
+        }
+    }
+}
+
+pub(super) fn window_maps(result: &ResultMessage) -> Vec<Map<'_>> {
+    let real = |name, quantity, units, grid| Map { name, quantity, units, values: MapValues::Real(grid) };
+    vec![
+        real("p_x", "polar displacement, x", "pm", &result.p_x),
+        real("p_y", "polar displacement, y", "pm", &result.p_y),
+        real("p_sigma", "standard deviation of a component of the polar displacement", "pm", &result.p_sigma),
+        real("cell_a", "unit cell edge a", "pm", &result.cell_a),
+        real("cell_b", "unit cell edge b", "pm", &result.cell_b),
+        real("cell_angle", "angle between a and b", "rad", &result.cell_angle),
+        real("cell_area", "unit cell area", "pm^2", &result.cell_area),
+        real("ood_p_value", "p-value, small = out of distribution", "1", &result.ood.p_value),
+        Map {
+            name: "ood_flag",
+            quantity: "1 = out of distribution",
+            units: "1",
+            values: MapValues::Code(&result.ood.flag),
+        },
+    ]
+}
+
+pub(super) fn tile_maps(result: &ResultMessage) -> Vec<Map<'_>> {
+    let real = |name, quantity, units, grid| Map { name, quantity, units, values: MapValues::Real(grid) };
+    vec![
+        real("mistilt_offset_x", "offset common to all domains, x", "pm", &result.mistilt.offset_x),
+        real("mistilt_offset_y", "offset common to all domains, y", "pm", &result.mistilt.offset_y),
+        real("mistilt_p_value", "p-value, small = mistilt", "1", &result.mistilt.p_value),
+        Map {
+            name: "mistilt_state",
+            quantity: "0 not evaluated, 1 consistent, 2 suspect, 3 undetermined",
+            units: "1",
+            values: MapValues::Code(&result.mistilt.state),
+        },
+    ]
+}
+
+/// The maps that hold something, numbered as in `maps`; each must have the shape of `grid`.
+pub(super) fn measured<'a>(
+    maps: Vec<Map<'a>>,
+    grid: &GridSpec,
+    group: &Group,
+) -> Result<Vec<(usize, Map<'a>)>, SessionError> {
+    let expected = [grid.rows as usize, grid.cols as usize];
+    let mut measured = Vec::new();
+    for (index, map) in maps.into_iter().enumerate() {
+        let shape = map.values.shape();
+        if shape[0] * shape[1] == 0 {
+            continue;
+        }
+        if shape != expected {
+            return Err(SessionError::unexpected(
+                format!("{}, {}", place(group), map.name),
+                format!("the shape of its grid, {expected:?}"),
+                format!("{shape:?}"),
+            ));
+        }
+        measured.push((index, map));
+    }
+    Ok(measured)
+}
+
+pub(super) fn write_map(stack: &Stack, frame: usize, values: &MapValues) -> Result<(), SessionError> {
+    fn write<T: H5Type>(stack: &Stack, frame: usize, grid: &Grid<T>) -> Result<(), SessionError> {
+        let [rows, cols] = grid.shape();
+        ArrayView2::from_shape((rows, cols), grid.values())
+            .map_err(hdf5::Error::from)
+            .and_then(|view| stack.data.write_slice(view, (frame, 0..rows, 0..cols)))
+            .at(|| place(&stack.data))
+    }
+    match values {
+        MapValues::Real(grid) => write(stack, frame, grid),
+        MapValues::Code(grid) => write(stack, frame, grid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_in_the_order_of_the_maps() {
+        let result = ResultMessage::default();
+        assert!(window_maps(&result).iter().map(|map| map.name).eq(WINDOW_MAPS.iter().copied()));
+        assert!(tile_maps(&result).iter().map(|map| map.name).eq(TILE_MAPS.iter().copied()));
+    }
+}

@@ -1,0 +1,181 @@
+//! Frames of the project's own sessions, exactly as they were received.
+
+use super::dataset::check_sizes;
+use super::error::{At, SessionError};
+use super::h5::{ImageAxes, pixel_dtype, place, read_attribute, read_image, read_rows, read_text, string};
+use super::layout::{self, FrameRow, FrameTimeRow};
+use super::reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat};
+use ferrostem_proto::{Dtype, FrameMessage, FrameState, JsonMap};
+use hdf5::{Dataset, File, Group};
+
+/// Frames in one session.
+const MAX_FRAMES: usize = 100_000_000;
+const AXES: ImageAxes = ImageAxes { frame: Some(0), row: 1, col: 2 };
+
+/// All frames of a session, over all its measurements, in the order in which they were recorded.
+pub(super) struct SessionReader {
+    path: String,
+    measurements: Vec<RecordedStack>,
+    index: Vec<FrameEntry>,
+}
+
+struct RecordedStack {
+    frames: Dataset,
+    table: Dataset,
+    dtype: Dtype,
+    acquisition: String,
+    channel: String,
+}
+
+#[derive(Clone, Copy)]
+struct FrameEntry {
+    order: u64,
+    t_received_ns: u64,
+    measurement: usize,
+    row: usize,
+}
+
+/// Refuses a session of a version that is not known.
+pub(super) fn check_version(file: &File) -> Result<(), SessionError> {
+    let version: u32 = read_attribute(file, "format_version")?;
+    if version > layout::FORMAT_VERSION {
+        return Err(SessionError::unexpected(
+            file.filename(),
+            format!("a session of version {} or lower", layout::FORMAT_VERSION),
+            format!("version {version}"),
+        ));
+    }
+    Ok(())
+}
+
+/// The measurements of `file`, by number.
+pub(super) fn measurements(file: &File) -> Result<Vec<Group>, SessionError> {
+    let names = file.member_names().at(|| file.filename())?;
+    let number = |name: &String| name.strip_prefix(layout::MEASUREMENT_PREFIX)?.parse::<u64>().ok();
+    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    let open = |number: u64| {
+        let name = layout::measurement_name(number as usize);
+        file.group(&name).at(|| format!("{}:{name}", file.filename()))
+    };
+    numbers.into_iter().map(open).collect()
+}
+
+impl SessionReader {
+    pub(super) fn open(file: File, options: &OpenOptions) -> Result<Self, SessionError> {
+        check_version(&file)?;
+        let mut stacks = Vec::new();
+        let mut index = Vec::new();
+        for (measurement, group) in measurements(&file)?.into_iter().enumerate() {
+            let stack = RecordedStack::open(&group, options)?;
+            // A recording that was cut short may hold an image without its row, or the other way round.
+            let len = stack.frames.shape()[0].min(stack.table.size());
+            if index.len() + len > MAX_FRAMES {
+                let found = format!("{} or more", index.len() + len);
+                return Err(SessionError::unexpected(
+                    place(&group),
+                    format!("at most {MAX_FRAMES} frames"),
+                    found,
+                ));
+            }
+            let rows = read_rows::<FrameTimeRow>(&stack.table, 0..len)?;
+            index.extend(rows.iter().enumerate().map(|(row, time)| FrameEntry {
+                order: time.order,
+                t_received_ns: time.t_received_ns,
+                measurement,
+                row,
+            }));
+            stacks.push(stack);
+        }
+        index.sort_by_key(|entry| entry.order);
+        Ok(Self { path: file.filename(), measurements: stacks, index })
+    }
+}
+
+impl RecordedStack {
+    fn open(group: &Group, options: &OpenOptions) -> Result<Self, SessionError> {
+        let missing = |what: &str| {
+            SessionError::unexpected(place(group), format!("an attribute {what}"), "none".to_owned())
+        };
+        let path = read_text(group, "frames_path").ok_or_else(|| missing("frames_path"))?;
+        let frames = group.dataset(&path).at(|| format!("{}/{path}", place(group)))?;
+        let table = group.dataset(layout::FRAMES).at(|| format!("{}/{}", place(group), layout::FRAMES))?;
+        let shape = frames.shape();
+        if shape.len() != 3 {
+            let found = format!("shape {shape:?}");
+            return Err(SessionError::unexpected(place(&frames), "3 axes (frame, row, col)", found));
+        }
+        let dtype = pixel_dtype(&frames)?;
+        check_sizes(&frames, [shape[1], shape[2]], dtype, options)?;
+        Ok(Self {
+            frames,
+            table,
+            dtype,
+            acquisition: read_text(group, "acquisition").ok_or_else(|| missing("acquisition"))?,
+            channel: read_text(group, "channel").ok_or_else(|| missing("channel"))?,
+        })
+    }
+
+    fn frame(&self, row: usize) -> Result<RecordedFrame, SessionError> {
+        let rows = read_rows::<FrameRow>(&self.table, row..row + 1)?;
+        let Some(row_data) = rows.first() else {
+            return Err(SessionError::NoSuchFrame { place: place(&self.table), index: row, len: 0 });
+        };
+        let known = |value: f64| (!value.is_nan()).then_some(value);
+        let pair = |a: f64, b: f64| known(a).zip(known(b)).map(|(a, b)| [a, b]);
+        let message = FrameMessage {
+            acquisition: Some(self.acquisition.clone()),
+            seq: row_data.seq,
+            t_start_ns: Some(row_data.t_start_ns),
+            t_end_ns: Some(row_data.t_end_ns),
+            data: read_image(&self.frames, AXES, row, self.dtype)?,
+            pixel_size_pm: pair(row_data.pixel_size_row_pm, row_data.pixel_size_col_pm),
+            rotation_rad: known(row_data.rotation_rad),
+            center_nm: pair(row_data.center_y_nm, row_data.center_x_nm),
+            fov_nm: pair(row_data.fov_y_nm, row_data.fov_x_nm),
+            dwell_us: known(row_data.dwell_us),
+            channel: Some(self.channel.clone()),
+            state: Some(if row_data.partial == 0 { FrameState::Complete } else { FrameState::Partial }),
+            valid_rows: Some([row_data.valid_from, row_data.valid_to]),
+            user_data: self.user_data(&string(&row_data.user_data))?,
+        };
+        Ok(RecordedFrame { message, t_ns: Some(row_data.t_received_ns) })
+    }
+
+    fn user_data(&self, json: &str) -> Result<JsonMap, SessionError> {
+        if json.is_empty() {
+            return Ok(JsonMap::default());
+        }
+        serde_json::from_str(json).map(JsonMap).map_err(|error| {
+            SessionError::unexpected(place(&self.table), "a JSON object as user_data", error)
+        })
+    }
+}
+
+impl FrameReader for SessionReader {
+    fn format(&self) -> SessionFormat {
+        SessionFormat::Own
+    }
+
+    fn description(&self) -> String {
+        let (frames, measurements) = (self.index.len(), self.measurements.len());
+        format!("{} ({frames} frames in {measurements} measurements)", self.path)
+    }
+
+    fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    fn time_ns(&self, index: usize) -> Option<u64> {
+        self.index.get(index).map(|entry| entry.t_received_ns)
+    }
+
+    fn frame(&mut self, index: usize) -> Result<RecordedFrame, SessionError> {
+        let entry = self.index.get(index).copied().ok_or_else(|| SessionError::NoSuchFrame {
+            place: self.path.clone(),
+            index,
+            len: self.index.len(),
+        })?;
+        self.measurements[entry.measurement].frame(entry.row)
+    }
+}

@@ -1,0 +1,230 @@
+//! One NSID main dataset that grows by a frame at a time, with its dimension scales.
+
+use super::error::{At, SessionError};
+use super::h5::{place, text, write_attribute, write_text};
+use hdf5::types::{FixedAscii, OwnedDynValue, TypeDescriptor, VarLenArray, VarLenUnicode};
+use hdf5::{Dataset, Datatype, Extent, File, Group, H5Type, ObjectReference1};
+use ndarray::ArrayView1;
+
+/// The version of pyNSID whose reader the files are tested with.
+const PYNSID_VERSION: &str = "0.0.7.2";
+/// `CLASS` and `NAME` of a dimension scale hold 16 bytes of null-terminated ASCII ("DIMENSION_SCALE" and its NUL).
+const SCALE_TEXT: usize = 16;
+/// An HDF5 file with nothing in it but a scalar root attribute `dimension_scale_string` of that type.
+///
+/// The HDF5 library takes only null-terminated text for the class of a dimension scale, and this binding makes only
+/// null-padded text; reading the type from a file is the way to it without `unsafe`. Made by h5py:
+/// `t = h5t.C_S1.copy(); t.set_size(16); t.set_strpad(h5t.STR_NULLTERM);
+/// h5a.create(f.id, b"dimension_scale_string", t, h5s.create(h5s.SCALAR))`.
+pub(super) const TEMPLATE: &[u8] = include_bytes!("template.h5");
+const TEMPLATE_ATTRIBUTE: &str = "dimension_scale_string";
+
+/// How datasets are written.
+pub(super) struct Filing {
+    compression_level: u8,
+    shuffle: bool,
+    scale_text: Datatype,
+}
+
+/// What a stack holds.
+pub(super) struct StackSpec<'a> {
+    pub(super) name: &'a str,
+    pub(super) quantity: &'a str,
+    pub(super) units: &'a str,
+    /// What made it.
+    pub(super) source: &'a str,
+    pub(super) dtype: TypeDescriptor,
+    /// What unwritten images are full of.
+    pub(super) fill: Option<OwnedDynValue>,
+    pub(super) y: SpatialAxis,
+    pub(super) x: SpatialAxis,
+}
+
+/// Positions along an axis of an image.
+pub(super) struct SpatialAxis {
+    pub(super) values: Vec<f64>,
+    /// `nm`, or `px` where the pixel size is not known.
+    pub(super) units: &'static str,
+}
+
+/// The stack `[time, y, x]`.
+pub(super) struct Stack {
+    pub(super) data: Dataset,
+    /// Seconds since the measurement's first frame.
+    pub(super) time: Dataset,
+    /// The group that both are in.
+    pub(super) group: Group,
+    len: usize,
+    image: [usize; 2],
+}
+
+#[derive(H5Type, Clone, Copy)]
+#[repr(C)]
+struct ScaleUse {
+    dataset: ObjectReference1,
+    dimension: i32,
+}
+
+impl Filing {
+    /// For a `file` that was just made from [`TEMPLATE`], which it empties.
+    pub(super) fn new(file: &File, compression_level: u8, shuffle: bool) -> Result<Self, SessionError> {
+        let scale_text = file
+            .attr(TEMPLATE_ATTRIBUTE)
+            .and_then(|attribute| attribute.dtype())
+            .at(|| format!("{}@{TEMPLATE_ATTRIBUTE}", place(file)))?;
+        file.delete_attr(TEMPLATE_ATTRIBUTE).at(|| place(file))?;
+        Ok(Self { compression_level, shuffle, scale_text })
+    }
+}
+
+impl SpatialAxis {
+    /// `centres` in frame pixels, as nm where the pixel size is known.
+    pub(super) fn new(centres: impl Iterator<Item = f64>, pixel_size_pm: Option<f64>) -> Self {
+        match pixel_size_pm {
+            Some(pm) => Self { values: centres.map(|centre| centre * pm / 1000.0).collect(), units: "nm" },
+            None => Self { values: centres.collect(), units: "px" },
+        }
+    }
+}
+
+impl Stack {
+    /// An empty stack at `channel/<name>/<name>`.
+    pub(super) fn create(
+        measurement: &Group,
+        channel: usize,
+        spec: &StackSpec,
+        filing: &Filing,
+    ) -> Result<Self, SessionError> {
+        let name = spec.name;
+        let group = measurement
+            .create_group(&format!("Channel_{channel:03}"))
+            .and_then(|channel| channel.create_group(name))
+            .at(|| format!("{}/Channel_{channel:03}/{name}", place(measurement)))?;
+        let image = [spec.y.values.len(), spec.x.values.len()];
+        let mut builder = group.new_dataset_builder().chunk([1, image[0], image[1]]);
+        if filing.compression_level > 0 {
+            if filing.shuffle {
+                builder = builder.shuffle();
+            }
+            builder = builder.deflate(filing.compression_level);
+        }
+        if let Some(fill) = &spec.fill {
+            builder = builder.fill_value(fill.clone());
+        }
+        let data = builder
+            .empty_as(&spec.dtype)
+            .shape([Extent::resizable(0), image[0].into(), image[1].into()])
+            .create(name)
+            .at(|| format!("{}/{name}", place(&group)))?;
+        for (attribute, value) in [
+            ("quantity", spec.quantity),
+            ("units", spec.units),
+            ("main_data_name", name),
+            ("title", name),
+            ("pyNSID_version", PYNSID_VERSION),
+            ("data_type", "IMAGE_STACK"),
+            ("modality", "STEM"),
+            ("source", spec.source),
+        ] {
+            write_text(&data, attribute, value)?;
+        }
+        let time = group
+            .new_dataset::<f64>()
+            .shape([Extent::resizable(0)])
+            .chunk([256])
+            .create("time")
+            .at(|| format!("{}/time", place(&group)))?;
+        describe(&time, &[("quantity", "time"), ("units", "s"), ("dimension_type", "TEMPORAL")])?;
+        for (name, axis) in [("y", &spec.y), ("x", &spec.x)] {
+            let scale = group
+                .new_dataset_builder()
+                .with_data(&axis.values[..])
+                .create(name)
+                .at(|| format!("{}/{name}", place(&group)))?;
+            describe(
+                &scale,
+                &[("quantity", "distance"), ("units", axis.units), ("dimension_type", "SPATIAL")],
+            )?;
+        }
+        attach_scales(&group, &data, &["time", "y", "x"], filing)?;
+        Ok(Self { data, time, group, len: 0, image })
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds images for the frames at `times`, s; they are to be written, or stay what the stack is filled with.
+    pub(super) fn grow(&mut self, times: &[f64]) -> Result<(), SessionError> {
+        if times.is_empty() {
+            return Ok(());
+        }
+        let len = self.len + times.len();
+        self.data.resize([len, self.image[0], self.image[1]]).at(|| place(&self.data))?;
+        self.time
+            .resize([len])
+            .and_then(|()| self.time.write_slice(ArrayView1::from(times), self.len..len))
+            .at(|| place(&self.time))?;
+        self.len = len;
+        Ok(())
+    }
+}
+
+/// The attributes that NSID wants on a dimension; `name` is the dataset's own.
+fn describe(scale: &Dataset, attributes: &[(&str, &str)]) -> Result<(), SessionError> {
+    let path = scale.name();
+    write_text(scale, "name", path.rsplit('/').next().unwrap_or(&path))?;
+    attributes.iter().try_for_each(|(attribute, value)| write_text(scale, attribute, value))
+}
+
+/// Makes the datasets `names` of `group` the dimension scales of `data`, axis by axis, as the HDF5 Dimension Scale
+/// Specification stores them; the binding has no call for it.
+fn attach_scales(group: &Group, data: &Dataset, names: &[&str], filing: &Filing) -> Result<(), SessionError> {
+    let data_name = data.name();
+    let mut lists: Vec<VarLenArray<ObjectReference1>> = Vec::new();
+    for (dimension, name) in (0_i32..).zip(names) {
+        let scale = group.dataset(name).at(|| format!("{}/{name}", place(group)))?;
+        for (attribute, value) in [("CLASS", "DIMENSION_SCALE"), ("NAME", *name)] {
+            let value = FixedAscii::<SCALE_TEXT>::from_ascii(value).unwrap_or_default();
+            scale
+                .new_attr_builder()
+                .empty_as(&filing.scale_text)
+                .create(attribute)
+                .and_then(|attribute| attribute.write_scalar(&value))
+                .at(|| format!("{}@{attribute}", place(&scale)))?;
+        }
+        let dataset = group.reference(&data_name).at(|| place(data))?;
+        scale
+            .new_attr_builder()
+            .with_data(&[ScaleUse { dataset, dimension }])
+            .create("REFERENCE_LIST")
+            .at(|| format!("{}@REFERENCE_LIST", place(&scale)))?;
+        lists.push(VarLenArray::from_slice(&[group.reference(name).at(|| place(&scale))?]));
+    }
+    let labels: Vec<VarLenUnicode> = names.iter().map(|name| text(name)).collect();
+    data.new_attr_builder()
+        .with_data(&lists[..])
+        .create("DIMENSION_LIST")
+        .and_then(|_| data.new_attr_builder().with_data(&labels[..]).create("DIMENSION_LABELS"))
+        .at(|| format!("{}@DIMENSION_LIST", place(data)))?;
+    Ok(())
+}
+
+/// A group of attributes, as NSID keeps metadata.
+pub(super) struct Metadata(Group);
+
+impl Metadata {
+    pub(super) fn create(parent: &Group, name: &str) -> Result<Self, SessionError> {
+        Ok(Self(parent.create_group(name).at(|| format!("{}/{name}", place(parent)))?))
+    }
+
+    pub(super) fn text(&self, name: &str, value: &str) -> Result<&Self, SessionError> {
+        write_text(&self.0, name, value)?;
+        Ok(self)
+    }
+
+    pub(super) fn number<T: H5Type>(&self, name: &str, value: T) -> Result<&Self, SessionError> {
+        write_attribute(&self.0, name, &value)?;
+        Ok(self)
+    }
+}

@@ -1,0 +1,5 @@
+//! Sessions on real files: recorded and read back, foreign files, and files that are refused.
+
+mod foreign;
+mod recording;
+mod support;
