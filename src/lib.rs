@@ -2,22 +2,31 @@
 //!
 //! The modules stand in the order in which a frame passes through them.
 
+
 pub mod frame;
 pub mod material;
 
-pub mod columns;
-pub mod flags;
 pub mod ingest;
-pub mod networks;
-pub mod polarization;
+
 pub mod preprocess;
+
+pub mod networks;
+
+pub mod columns;
+pub mod polarization;
+
+pub mod flags;
+
 pub mod publish;
 
-pub mod figure;
+pub mod pipeline;
 pub mod session;
+
 pub mod simulate;
 pub mod train;
 
+pub mod figure;
+
+pub mod cli;
 pub mod config;
 pub mod telemetry;
-pub mod pipeline;

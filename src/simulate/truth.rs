@@ -1,6 +1,6 @@
 //! What a simulated frame really shows. Everything is in the image: positions in frame pixels, vectors `[x, y]` along its axes.
 
-use crate::frame::Sublattice;
+use crate::frame::{ClassicalCell, Sublattice};
 use serde::{Deserialize, Serialize};
 
 /// Ground truth of one frame.
@@ -39,6 +39,23 @@ pub struct TruthCell {
     /// One of its five columns is changed by a defect. In an amorphous patch, the other values are those of the crystal that
     /// would have been there.
     pub disturbed: bool,
+}
+
+impl TruthCell {
+    /// As a measurement without error would report the cell: centred on the middle of its A columns, with the P that the
+    /// image shows.
+    pub fn as_measured(&self) -> ClassicalCell {
+        ClassicalCell {
+            row: self.row,
+            col: self.col,
+            p_x: self.p_x + self.mistilt_x,
+            p_y: self.p_y + self.mistilt_y,
+            cell_a: self.cell_a,
+            cell_b: self.cell_b,
+            cell_angle: self.cell_angle,
+            cell_area: self.cell_area,
+        }
+    }
 }
 
 /// One column where the image shows it, mistilt included, line jitter not.

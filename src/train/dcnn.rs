@@ -5,15 +5,16 @@ use super::runner::{self, Task};
 use super::samples::{Sample, Split, normalised, simulated, upload};
 use super::settings::DcnnTrainSettings;
 use super::{Metrics, TrainError};
-use crate::flags::geometry::grid_centre;
+use crate::frame::ClassicalCell;
 use crate::networks::{
     Architecture, DCNN_OUTPUTS, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics, OutputSpec,
     POOLING, Padding, site_features,
 };
+use crate::polarization::sample_on_grid;
 use crate::simulate::TruthCell;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use ferrostem_proto::GridSpec;
-use ndarray::{Array2, Array4, s as nds};
+use ndarray::{Array2, Array4};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -112,16 +113,12 @@ impl DcnnTask {
 
     /// The cell that each window learns from, row by row.
     fn window_cells<'a>(&self, sample: &'a Sample, within_px: f64) -> Vec<Option<&'a TruthCell>> {
-        let grid = self.grid();
-        let centres = (0..grid.rows as usize)
-            .flat_map(|i| (0..grid.cols as usize).map(move |j| grid_centre(&grid, i, j)));
-        centres
-            .map(|centre| {
-                let distance = |cell: &TruthCell| (cell.row - centre.row).hypot(cell.col - centre.col);
-                let cells = &sample.frame.truth.cells;
-                let nearest = cells.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))?;
-                (distance(nearest) <= within_px && !nearest.disturbed).then_some(nearest)
-            })
+        let cells = &sample.frame.truth.cells;
+        let centres: Vec<ClassicalCell> = cells.iter().map(TruthCell::as_measured).collect();
+        let pixel = self.settings.pixel_size_pm;
+        sample_on_grid(&centres, &self.grid(), [pixel; 2], within_px * pixel)
+            .into_iter()
+            .map(|index| index.and_then(|index| cells.get(index)).filter(|cell| !cell.disturbed))
             .collect()
     }
 
@@ -218,7 +215,7 @@ impl Judged {
         metrics.insert("rms_p_truth_pm".to_owned(), rms(self.truth_p.iter().copied()));
         for (name, range) in [("10_30", 10.0..30.0), ("30_100", 30.0..100.0), ("100_300", 100.0..300.0), ("300_2000", 300.0..2001.0)] {
             let pick = |errors: &[f64]| -> Vec<f64> {
-                errors.iter().zip(&self.dose).filter(|(_, dose)| range.contains(dose)).map(|(e, _)| *e).collect()
+                errors.iter().zip(&self.dose).filter(|(_, dose)| range.contains(*dose)).map(|(e, _)| *e).collect()
             };
             let errors: Vec<f64> = self.errors.iter().take(2).flat_map(|errors| pick(errors)).collect();
             if !errors.is_empty() {
@@ -321,7 +318,7 @@ impl DcnnTask {
 
 fn read(tensor: Tensor<4>) -> Result<Vec<f32>, TrainError> {
     let data = tensor.try_into_data().map_err(|error| TrainError::Execution(format!("{error:?}")))?;
-    data.into_vec::<f32>().map_err(|error| TrainError::Execution(format!("{error:?}")))
+    data.try_into_vec::<f32>().map_err(|error| TrainError::Execution(format!("{error:?}")))
 }
 
 /// Trains a DCNN and writes its model folder `output/<name>`.
@@ -373,6 +370,7 @@ fn covered(grid: &GridSpec, window: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndarray::s as nds;
 
     #[test]
     fn a_batch_is_the_same_for_the_same_step_and_its_targets_are_in_range() {

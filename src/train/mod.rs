@@ -5,14 +5,14 @@
 
 mod dcnn;
 mod export;
-#[cfg(any())]
+
 mod fcnn;
 mod runner;
 mod samples;
 mod settings;
 
 pub use dcnn::train_dcnn;
-#[cfg(any())]
+
 pub use fcnn::train_fcnn;
 pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule};
 
@@ -38,6 +38,8 @@ pub enum TrainError {
     Features(#[from] FeatureError),
     #[error("the loss at step {step} is {loss}: lower schedule.learning_rate")]
     Diverged { step: u64, loss: f32 },
+    #[error(transparent)]
+    Columns(#[from] crate::columns::ColumnError),
     #[error("the device failed: {0}")]
     Execution(String),
 }

@@ -43,11 +43,13 @@ pub(super) fn run<T: Task>(
     let training = device.clone().autodiff();
     let checkpoint = Checkpoint::new(folder);
     let optimizer: ModuleOptimizer = AdamConfig::new().with_epsilon(1e-8).init();
-    let (mut network, mut optimizer, first) = checkpoint.resume(network.to_device(&training), optimizer, &training)?;
+    let (network, mut optimizer, first) = checkpoint.resume(network, optimizer)?;
+    let network = network.train();
     let bar = progress_bar(schedule.steps, first);
     let mut log = Log::open(&folder.join("log.csv"))?;
 
-    std::thread::scope(|scope| -> Result<(), TrainError> {
+    let network = std::thread::scope(|scope| -> Result<T::Network, TrainError> {
+        let mut network = network;
         let (sender, batches) = crossbeam_channel::bounded(BATCHES_AHEAD);
         scope.spawn(move || {
             for step in first..schedule.steps {
@@ -76,10 +78,10 @@ pub(super) fn run<T: Task>(
                 checkpoint.save(&network, &optimizer, step + 1)?;
             }
         }
-        Ok(())
+        Ok(network)
     })?;
     bar.finish();
-    let network = network.valid().to_device(device);
+    let network = network.valid();
     let metrics = task.evaluate(&network, device)?;
     Ok((network, metrics))
 }
@@ -109,7 +111,6 @@ impl Checkpoint {
         &self,
         network: M,
         optimizer: ModuleOptimizer,
-        device: &Device,
     ) -> Result<(M, ModuleOptimizer, u64), TrainError> {
         let Ok(step) = fs::read_to_string(self.folder.join("step")) else {
             return Ok((network, optimizer, 0));
@@ -119,7 +120,7 @@ impl Checkpoint {
             network.try_load_file(self.folder.join("network.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
         let optimizer =
             optimizer.load(self.folder.join("optimizer.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
-        Ok((network.to_device(device), optimizer, step))
+        Ok((network, optimizer, step))
     }
 
     fn save<M: Module + Clone>(&self, network: &M, optimizer: &ModuleOptimizer, step: u64) -> Result<(), TrainError> {
