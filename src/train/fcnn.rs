@@ -53,7 +53,7 @@ impl FcnnTask {
         let (rows, cols) = frame.pixels.dim();
         let radius = self.settings.column_radius_pm / self.settings.pixel_size_pm;
         let mut classes = Array2::from_elem((rows, cols), (CLASSES - 1) as u8);
-        for column in &sample.frame.truth.columns {
+        for column in &frame.truth.columns {
             let reach = |centre: f64, size: usize| {
                 let from = (centre - radius).ceil().max(0.0) as usize;
                 let to = (centre + radius).floor().max(-1.0) + 1.0;
