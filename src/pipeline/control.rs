@@ -4,13 +4,14 @@ use super::daemon::{DaemonError, LoadModel, Shared, lock};
 use super::now_ns;
 use super::stages::Stages;
 use crate::config::Mode;
+use crate::networks::{Architecture, Manifest};
 use crate::publish::ControlHandler;
 use crate::session::{RecordItem, Recorder, RecorderThread, SessionHeader, WhenFull};
 use crate::telemetry::Problem;
 use crossbeam_channel::bounded;
 use ferrostem_proto::control::{
     AckArgs, ConfigureArgs, ControlCommand, ControlError, ControlReply, ControlRequest, ErrorCode, LoadModelArgs,
-    RecordStartArgs,
+    ModelRole, RecordStartArgs,
 };
 use ferrostem_proto::ResultMessage;
 use serde_json::{Value, json};
@@ -78,6 +79,7 @@ impl Controls {
         });
         let changed = config.with(changes).map_err(|error| refused(ErrorCode::BadArgs, error.to_string()))?;
         let stages = Stages::new(&changed).map_err(|error| refused(ErrorCode::BadArgs, error.to_string()))?;
+        lock(&self.shared.tracker).set_settings(stages.flags.tracker);
         *self.shared.stages.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stages);
         *config = changed;
         Ok(json!({ "changed": args.set.keys().collect::<Vec<_>>() }))
@@ -87,6 +89,15 @@ impl Controls {
         let folder = PathBuf::from(&args.path);
         if !folder.join("model.toml").is_file() {
             return Err(refused(ErrorCode::NotFound, format!("{}: expected a folder with model.toml", args.path)));
+        }
+        let manifest = Manifest::read(&folder).map_err(|error| refused(ErrorCode::BadArgs, error.to_string()))?;
+        let role = match manifest.architecture {
+            Architecture::Dcnn(_) => ModelRole::Dcnn,
+            Architecture::Fcnn(_) => ModelRole::Fcnn,
+        };
+        if role != args.role {
+            let message = format!("role = {:?}: the model in {} is a {role:?}", args.role, args.path);
+            return Err(refused(ErrorCode::BadArgs, message));
         }
         let (answer, answered) = bounded(1);
         let gone = |_| refused(ErrorCode::Unavailable, "the compute thread is gone");

@@ -396,6 +396,8 @@ impl Compute {
         let loaded = self.load();
         let mut engine = match loaded {
             Ok(engine) => {
+                // Before the answer: a session that is recorded from the start names the models.
+                self.announce(&engine);
                 // The starter waits for exactly one answer.
                 let _ = warm.send(Ok(()));
                 engine
@@ -405,7 +407,6 @@ impl Compute {
                 return;
             }
         };
-        self.announce(&engine);
         let mut reference = Arc::new(self.shared.stages().reference(&engine));
         let mut inputs = Inputs::of(&engine);
         let lookahead = self.config.mode == Mode::Lossless;
