@@ -109,13 +109,18 @@ fn measure(side: usize, frames: u64, with_networks: bool, device: &str) -> Row {
 fn main() {
     let options = Options::read();
     let mut out = std::io::stdout();
-    writeln!(out, "| networks | frame | frames | p50 ms | p99 ms | stages, median ms |\n|---|---|---|---|---|---|").unwrap();
+    writeln!(
+        out,
+        "| networks | frame | frames | p50 ms | p99 ms | stages, median ms |\n|---|---|---|---|---|---|"
+    )
+    .unwrap();
     for (with_networks, frames) in [(false, options.overhead_frames), (true, options.frames)] {
         for side in SIDES {
             let row = measure(side, frames, with_networks, &options.device);
             let networks = if with_networks { "both" } else { "none" };
             let (p50, p99) = (row.percentile(50), row.percentile(99));
-            writeln!(out, "| {networks} | {side}² f32 | {frames} | {p50:.2} | {p99:.2} | {} |", row.stages()).unwrap();
+            writeln!(out, "| {networks} | {side}² f32 | {frames} | {p50:.2} | {p99:.2} | {} |", row.stages())
+                .unwrap();
         }
     }
 }

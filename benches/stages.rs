@@ -22,7 +22,8 @@ fn stages(criterion: &mut Criterion) {
     let settings = EngineSettings { device: DeviceChoice::Cpu, ..Config::default().engine().unwrap() };
     let engine = Engine::load(&settings).unwrap();
     for side in [256usize, 512, 1024] {
-        let message = FrameMessage { pixel_size_pm: Some([15.0, 15.0]), ..FrameMessage::new(1, crystal(side)) };
+        let message =
+            FrameMessage { pixel_size_pm: Some([15.0, 15.0]), ..FrameMessage::new(1, crystal(side)) };
         let bytes = cbor::encode_frames(&FramesMessage::Frame(Box::new(message.clone()))).unwrap();
         let source = SourceSettings::default();
         let frame = validate(message.clone(), &source, "bench", 1).unwrap();
@@ -39,7 +40,10 @@ fn stages(criterion: &mut Criterion) {
         let columns = find_columns(&probability, &prepared.valid, &prepared.map, &column_settings).unwrap();
 
         let mut group = criterion.benchmark_group("stage");
-        group.sample_size(10).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_millis(500));
+        group
+            .sample_size(10)
+            .measurement_time(Duration::from_secs(3))
+            .warm_up_time(Duration::from_millis(500));
         group.bench_function(BenchmarkId::new("decode", side), |b| {
             b.iter(|| cbor::decode_frames(black_box(&bytes), &Limits::default()).unwrap());
         });
@@ -59,7 +63,10 @@ fn stages(criterion: &mut Criterion) {
             b.iter(|| engine.fcnn(black_box(&prepared.image)).unwrap());
         });
         group.bench_function(BenchmarkId::new("columns", side), |b| {
-            b.iter(|| find_columns(black_box(&probability), &prepared.valid, &prepared.map, &column_settings).unwrap());
+            b.iter(|| {
+                find_columns(black_box(&probability), &prepared.valid, &prepared.map, &column_settings)
+                    .unwrap()
+            });
         });
         group.bench_function(BenchmarkId::new("refine", side), |b| {
             b.iter(|| refine_columns(&frame.pixels, black_box(&mut columns.clone()), &column_settings));

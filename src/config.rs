@@ -197,8 +197,9 @@ impl Config {
             set(&mut table, &key, &value)?;
         }
         for argument in sets {
-            let (key, value) =
-                argument.split_once('=').ok_or_else(|| ConfigError::Argument { argument: argument.clone() })?;
+            let (key, value) = argument
+                .split_once('=')
+                .ok_or_else(|| ConfigError::Argument { argument: argument.clone() })?;
             set(&mut table, key.trim(), value.trim())?;
         }
         Self::from_table(table)
@@ -264,7 +265,11 @@ impl Config {
         for (index, source) in self.sources.iter().enumerate() {
             source.validate(&format!("sources[{index}]"))?;
             if !names.insert(&source.name) {
-                return Err(InvalidSetting::new(format!("sources[{index}].name"), &source.name, "a name of its own"));
+                return Err(InvalidSetting::new(
+                    format!("sources[{index}].name"),
+                    &source.name,
+                    "a name of its own",
+                ));
             }
         }
         Ok(())
@@ -275,9 +280,9 @@ impl Config {
     /// # Errors
     /// When it names none.
     pub fn device_choice(&self) -> Result<DeviceChoice, InvalidSetting> {
-        self.device
-            .parse()
-            .map_err(|_| InvalidSetting::new("device", &self.device, "auto, cpu, vulkan[:INDEX] or wgpu[:INDEX]"))
+        self.device.parse().map_err(|_| {
+            InvalidSetting::new("device", &self.device, "auto, cpu, vulkan[:INDEX] or wgpu[:INDEX]")
+        })
     }
 
     /// The material that `material` names.
@@ -320,7 +325,8 @@ fn find_model(key: &str, name: &str) -> Result<Option<PathBuf>, InvalidSetting> 
 
 /// Sets a dotted key to what `text` says in TOML; text that is no TOML value is taken as a string.
 fn set(table: &mut toml::Table, key: &str, text: &str) -> Result<(), ConfigError> {
-    let parsed = format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
+    let parsed =
+        format!("value = {text}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
     place(table, key, parsed.unwrap_or_else(|| toml::Value::String(text.to_owned())))
 }
 
@@ -354,8 +360,11 @@ mod tests {
     fn layers_override_each_other_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.toml");
-        std::fs::write(&path, "mode = \"lossless\"\n[lanes]\nresults = \"tcp://127.0.0.1:1\"\nlatest = \"tcp://127.0.0.1:2\"\n")
-            .unwrap();
+        std::fs::write(
+            &path,
+            "mode = \"lossless\"\n[lanes]\nresults = \"tcp://127.0.0.1:1\"\nlatest = \"tcp://127.0.0.1:2\"\n",
+        )
+        .unwrap();
         let environment = [
             ("FERROSTEM__LANES__RESULTS".to_owned(), "tcp://127.0.0.1:3".to_owned()),
             ("FERROSTEM__FLAGS__OOD__ALPHA".to_owned(), "0.02".to_owned()),
@@ -383,7 +392,8 @@ mod tests {
 
     #[test]
     fn a_resolved_config_reads_back_the_same() {
-        let config = load(&["sources=[{name=\"a\",endpoint=\"tcp://127.0.0.1:9\",pattern=\"pull\"}]"]).unwrap();
+        let config =
+            load(&["sources=[{name=\"a\",endpoint=\"tcp://127.0.0.1:9\",pattern=\"pull\"}]"]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("resolved.toml");
         std::fs::write(&path, config.to_toml().unwrap()).unwrap();

@@ -2,7 +2,6 @@
 //!
 //! The modules stand in the order in which a frame passes through them.
 
-
 pub mod frame;
 pub mod material;
 

@@ -64,11 +64,17 @@ fn a_frame_becomes_a_result_candidates_status_and_a_snapshot() {
         assert_eq!(snapshot.id, json!("late"));
         assert_eq!(snapshot.outcome.unwrap()["seq"], 7);
         let configured =
-            ask(&daemon, json!({"id": 2, "cmd": "configure", "args": {"set": {"flags.ood.alpha": 0.01}}})).await;
+            ask(&daemon, json!({"id": 2, "cmd": "configure", "args": {"set": {"flags.ood.alpha": 0.01}}}))
+                .await;
         assert!(configured.outcome.is_ok(), "{configured:?}");
-        let refused = ask(&daemon, json!({"id": 3, "cmd": "configure", "args": {"set": {"mode": "lossless"}}})).await;
+        let refused =
+            ask(&daemon, json!({"id": 3, "cmd": "configure", "args": {"set": {"mode": "lossless"}}})).await;
         assert!(refused.outcome.is_err());
-        let unknown = ask(&daemon, json!({"id": 4, "cmd": "ack", "args": {"candidate_id": 999_999, "verdict": "done"}})).await;
+        let unknown = ask(
+            &daemon,
+            json!({"id": 4, "cmd": "ack", "args": {"candidate_id": 999_999, "verdict": "done"}}),
+        )
+        .await;
         assert!(unknown.outcome.is_err());
     });
     assert!(http(&daemon, "/readyz").starts_with("HTTP/1.1 200"));
@@ -86,7 +92,8 @@ fn lossless_mode_processes_every_frame_and_records_it_through_a_shutdown() {
     let frames = FramesLane::bind(&runtime);
     let session = models.path().join("session.h5");
     let record = format!("record.path=\"{}\"", session.display());
-    let config = config(&frames, Some(models.path()), &["mode=\"lossless\"", &record, "runtime.queue_frames=2"]);
+    let config =
+        config(&frames, Some(models.path()), &["mode=\"lossless\"", &record, "runtime.queue_frames=2"]);
     let daemon = Daemon::start(&config).unwrap();
     let pixels = crystal(96);
     runtime.block_on(async {
@@ -124,7 +131,13 @@ fn ten_times_too_many_frames_leave_the_newest_result_fresh() {
         subscriber.next().await;
         frames.wait_for_subscriber();
         let service = |result: &ferrostem_proto::ResultMessage| -> u64 {
-            result.timing.stages_us.iter().filter(|(stage, _)| !stage.starts_with("wait")).map(|(_, us)| us).sum()
+            result
+                .timing
+                .stages_us
+                .iter()
+                .filter(|(stage, _)| !stage.starts_with("wait"))
+                .map(|(_, us)| us)
+                .sum()
         };
         frames.send(0, &pixels);
         let alone = service(&subscriber.result().await);

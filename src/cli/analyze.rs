@@ -3,8 +3,8 @@
 use super::say;
 use crate::config::Config;
 use crate::figure;
-use crate::ingest::validate::validate;
 use crate::ingest::SourceSettings;
+use crate::ingest::validate::validate;
 use crate::pipeline::{Analyzer, now_ns};
 use crate::session::{OpenOptions, RecordSettings, Recorder, SessionHeader, open};
 use anyhow::Context as _;
@@ -89,7 +89,8 @@ pub(super) fn analyze(args: &AnalyzeArgs) -> anyhow::Result<()> {
             Some(Recorder::create(path, &RecordSettings::default(), &header)?)
         }
     };
-    let stem = args.file.file_stem().map_or_else(|| "frame".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let stem =
+        args.file.file_stem().map_or_else(|| "frame".to_owned(), |stem| stem.to_string_lossy().into_owned());
     let source = SourceSettings { acquisition: stem.clone(), max_side_px: 1 << 16, ..source };
     let frames = reader.len();
     let bar = progress(frames, args.json);

@@ -26,7 +26,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon: frames in, polarization, flags and candidates out.
-    #[command(after_help = "Example:\n  ferrostem run --config configs/live.toml --set sources='[{endpoint=\"tcp://127.0.0.1:5555\"}]'")]
+    #[command(
+        after_help = "Example:\n  ferrostem run --config configs/live.toml --set sources='[{endpoint=\"tcp://127.0.0.1:5555\"}]'"
+    )]
     Run(run::RunArgs),
     /// Run the daemon and record frames and results into a session file.
     #[command(after_help = "Example:\n  ferrostem record --config configs/live.toml --out 'session_{n}.h5'")]
@@ -35,19 +37,27 @@ enum Command {
     #[command(after_help = "Example:\n  ferrostem replay session.h5 --speed 2")]
     Replay(replay::ReplayArgs),
     /// Run all stages on an image or a session, without sockets.
-    #[command(after_help = "Example:\n  ferrostem analyze image.npy --pixel-size-pm 14.5 --out result.h5 --png pictures")]
+    #[command(
+        after_help = "Example:\n  ferrostem analyze image.npy --pixel-size-pm 14.5 --out result.h5 --png pictures"
+    )]
     Analyze(analyze::AnalyzeArgs),
     /// Simulate a microscope: frames with known truth, into a file or as a live acquisition.
-    #[command(after_help = "Examples:\n  ferrostem simulate --out session.h5 --frames 10\n  ferrostem simulate --serve")]
+    #[command(
+        after_help = "Examples:\n  ferrostem simulate --out session.h5 --frames 10\n  ferrostem simulate --serve"
+    )]
     Simulate(simulate::SimulateArgs),
     /// Train a network on simulated frames.
-    #[command(after_help = "Example:\n  ferrostem train dcnn --config configs/train/dcnn.toml --output configs/models")]
+    #[command(
+        after_help = "Example:\n  ferrostem train dcnn --config configs/train/dcnn.toml --output configs/models"
+    )]
     Train(train::TrainArgs),
     /// List the devices that --device can name.
     #[command(after_help = "Example:\n  ferrostem devices --json")]
     Devices(devices::DevicesArgs),
     /// A simulated microscope, the daemon and a controller that steers to the best candidate, over real sockets.
-    #[command(after_help = "Examples:\n  ferrostem demo\n  ferrostem demo --frames 5 --headless --json --png pictures")]
+    #[command(
+        after_help = "Examples:\n  ferrostem demo\n  ferrostem demo --frames 5 --headless --json --png pictures"
+    )]
     Demo(demo::DemoArgs),
 }
 

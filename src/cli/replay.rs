@@ -102,11 +102,10 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
             ..ScheduleOptions::default()
         },
     )?;
-    let address: SocketAddr = args
-        .endpoint
-        .strip_prefix("tcp://")
-        .and_then(|address| address.parse().ok())
-        .with_context(|| format!("--endpoint {}: expected tcp://ADDRESS:PORT with a numeric address", args.endpoint))?;
+    let address: SocketAddr =
+        args.endpoint.strip_prefix("tcp://").and_then(|address| address.parse().ok()).with_context(|| {
+            format!("--endpoint {}: expected tcp://ADDRESS:PORT with a numeric address", args.endpoint)
+        })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let lane = {
         let _inside = runtime.enter();
@@ -128,7 +127,10 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     });
     let publisher = lane.publisher();
     let waited = Instant::now();
-    while publisher.subscribers() == 0 && waited.elapsed().as_secs_f64() < args.wait && !stop.load(Ordering::Relaxed) {
+    while publisher.subscribers() == 0
+        && waited.elapsed().as_secs_f64() < args.wait
+        && !stop.load(Ordering::Relaxed)
+    {
         std::thread::sleep(POLL);
     }
     let mut output = Lane { publisher, acquisition: None };
@@ -137,7 +139,9 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     runtime.block_on(lane.close(Duration::from_secs(30)));
     let latest_us = report.latest.as_micros();
     if args.json {
-        return say(serde_json::json!({ "frames_sent": report.frames_sent, "latest_us": latest_us, "stopped": report.stopped }));
+        return say(
+            serde_json::json!({ "frames_sent": report.frames_sent, "latest_us": latest_us, "stopped": report.stopped }),
+        );
     }
     say(format!("{} frames sent, at worst {latest_us} µs late", report.frames_sent))
 }

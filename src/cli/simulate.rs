@@ -1,8 +1,8 @@
 //! `ferrostem simulate`: frames with known truth, into a file or as a live acquisition.
 
 use super::say;
-use crate::ingest::validate::validate;
 use crate::ingest::SourceSettings;
+use crate::ingest::validate::validate;
 use crate::pipeline::now_ns;
 use crate::session::{RecordSettings, Recorder, SessionHeader};
 use crate::simulate::{AcquisitionServer, Scene, SimulatedFrame, render};

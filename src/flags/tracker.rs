@@ -28,7 +28,11 @@ impl Default for TrackerSettings {
 impl TrackerSettings {
     pub(super) fn validate(&self, prefix: &str) -> Result<(), InvalidSetting> {
         if !(0.0..=1e3).contains(&self.match_within_nm) {
-            return Err(InvalidSetting::new(format!("{prefix}.match_within_nm"), self.match_within_nm, "0 to 1000"));
+            return Err(InvalidSetting::new(
+                format!("{prefix}.match_within_nm"),
+                self.match_within_nm,
+                "0 to 1000",
+            ));
         }
         if self.forget_after_frames == 0 {
             return Err(InvalidSetting::new(format!("{prefix}.forget_after_frames"), 0, "at least 1"));
@@ -113,7 +117,9 @@ impl Tracker {
                 .tracks
                 .iter()
                 .enumerate()
-                .filter(|(index, track)| track.kind == site.kind && !taken.get(*index).copied().unwrap_or(true))
+                .filter(|(index, track)| {
+                    track.kind == site.kind && !taken.get(*index).copied().unwrap_or(true)
+                })
                 .filter_map(|(index, track)| Some((index, track.place.distance(place, &self.settings)?)))
                 .filter(|(_, distance)| *distance <= 1.0)
                 .min_by(|(_, a), (_, b)| a.total_cmp(b))

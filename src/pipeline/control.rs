@@ -9,11 +9,11 @@ use crate::publish::ControlHandler;
 use crate::session::{RecordItem, Recorder, RecorderThread, SessionHeader, WhenFull};
 use crate::telemetry::Problem;
 use crossbeam_channel::bounded;
-use ferrostem_proto::control::{
-    AckArgs, ConfigureArgs, ControlCommand, ControlError, ControlReply, ControlRequest, ErrorCode, LoadModelArgs,
-    ModelRole, RecordStartArgs,
-};
 use ferrostem_proto::ResultMessage;
+use ferrostem_proto::control::{
+    AckArgs, ConfigureArgs, ControlCommand, ControlError, ControlReply, ControlRequest, ErrorCode,
+    LoadModelArgs, ModelRole, RecordStartArgs,
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -68,13 +68,17 @@ impl Controls {
     }
 
     fn configure(&self, args: &ConfigureArgs) -> Outcome {
-        if let Some(key) = args.set.keys().find(|key| !CHANGEABLE.iter().any(|section| key.starts_with(section))) {
-            let message = format!("{key}: cannot change while running; only keys under {}", CHANGEABLE.join(", "));
+        if let Some(key) =
+            args.set.keys().find(|key| !CHANGEABLE.iter().any(|section| key.starts_with(section)))
+        {
+            let message =
+                format!("{key}: cannot change while running; only keys under {}", CHANGEABLE.join(", "));
             return Err(refused(ErrorCode::Unavailable, message));
         }
         let mut config = lock(&self.shared.config);
         let changes = args.set.iter().map(|(key, value)| {
-            let value = toml::Value::try_from(value).unwrap_or_else(|_| toml::Value::String(value.to_string()));
+            let value =
+                toml::Value::try_from(value).unwrap_or_else(|_| toml::Value::String(value.to_string()));
             (key.clone(), value)
         });
         let changed = config.with(changes).map_err(|error| refused(ErrorCode::BadArgs, error.to_string()))?;
@@ -88,9 +92,13 @@ impl Controls {
     fn load_model(&self, args: &LoadModelArgs) -> Outcome {
         let folder = PathBuf::from(&args.path);
         if !folder.join("model.toml").is_file() {
-            return Err(refused(ErrorCode::NotFound, format!("{}: expected a folder with model.toml", args.path)));
+            return Err(refused(
+                ErrorCode::NotFound,
+                format!("{}: expected a folder with model.toml", args.path),
+            ));
         }
-        let manifest = Manifest::read(&folder).map_err(|error| refused(ErrorCode::BadArgs, error.to_string()))?;
+        let manifest =
+            Manifest::read(&folder).map_err(|error| refused(ErrorCode::BadArgs, error.to_string()))?;
         let role = match manifest.architecture {
             Architecture::Dcnn(_) => ModelRole::Dcnn,
             Architecture::Fcnn(_) => ModelRole::Fcnn,
@@ -139,7 +147,10 @@ impl Controls {
 
     fn acknowledge(&self, args: AckArgs) -> Outcome {
         if !lock(&self.shared.tracker).acknowledge(args.candidate_id, args.verdict) {
-            let message = format!("candidate_id = {}: expected a candidate that was published and not forgotten", args.candidate_id);
+            let message = format!(
+                "candidate_id = {}: expected a candidate that was published and not forgotten",
+                args.candidate_id
+            );
             return Err(refused(ErrorCode::NotFound, message));
         }
         self.shared.telemetry.count_ack(args.verdict);
@@ -182,7 +193,9 @@ fn to_json<T: serde::Serialize>(value: &T) -> Outcome {
 
 /// The newest result without its maps, so that a late joiner need not wait for a frame.
 fn summary(result: &ResultMessage) -> Outcome {
-    let finite = |values: &[f32]| -> Vec<f64> { values.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v)).collect() };
+    let finite = |values: &[f32]| -> Vec<f64> {
+        values.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v)).collect()
+    };
     let mean = |values: &[f32]| {
         let finite = finite(values);
         (!finite.is_empty()).then(|| finite.iter().sum::<f64>() / finite.len() as f64)

@@ -4,8 +4,8 @@
 
 use super::control::Controls;
 use super::inbox::{Inbox, Put};
-use super::stages::{Inputs, Measured, Prepared, StageError, Stages, finish, measure, prepare_frame};
 use super::now_ns;
+use super::stages::{Inputs, Measured, Prepared, StageError, Stages, finish, measure, prepare_frame};
 use crate::config::{Config, ConfigError, Mode};
 use crate::flags::Reference;
 use crate::flags::tracker::Tracker;
@@ -213,8 +213,11 @@ impl Daemon {
             sources,
             counted: Mutex::default(),
         });
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("edge").enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("edge")
+            .enable_all()
+            .build()?;
         let lanes = {
             let _inside = runtime.enter();
             Lanes::bind(&config.lanes, &telemetry, Arc::new(Controls::new(Arc::clone(&shared))))?
@@ -278,10 +281,18 @@ impl Daemon {
         }
         if let Some(recorder) = lock(&self.shared.recorder).take() {
             let counts = recorder.finish();
-            tracing::info!(frames = counts.written.frames, results = counts.written.results, "session closed");
+            tracing::info!(
+                frames = counts.written.frames,
+                results = counts.written.results,
+                "session closed"
+            );
         }
         if let Some(lanes) = self.lanes.take() {
-            self.runtime.block_on(lanes.close(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(200))));
+            self.runtime.block_on(
+                lanes.close(
+                    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(200)),
+                ),
+            );
         }
         self.runtime.shutdown_timeout(Duration::from_millis(500));
         finished
@@ -453,7 +464,8 @@ impl Compute {
     }
 
     fn load(&self) -> Result<Engine, NetworkError> {
-        let settings = self.config.engine().map_err(|setting| NetworkError::Execution(setting.to_string()))?;
+        let settings =
+            self.config.engine().map_err(|setting| NetworkError::Execution(setting.to_string()))?;
         let engine = Engine::load(&settings)?;
         let started = Instant::now();
         engine.warm_up(self.config.runtime.warm_up_shape, self.config.preprocess.stride_px)?;

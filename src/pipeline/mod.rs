@@ -17,11 +17,13 @@ mod result;
 pub mod stages;
 
 pub use daemon::{Daemon, DaemonError};
-pub use stages::{Analyzer, Stages, StageError};
+pub use stages::{Analyzer, StageError, Stages};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Unix nanoseconds; 0 on a clock before 1970.
 pub fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -4,7 +4,8 @@ use super::stages::StopWatch;
 use crate::flags::Flagged;
 use crate::frame::{Column, Fields, Frame};
 use ferrostem_proto::{
-    Calibration, Candidate, ColumnTable, Counters, Grid, MistiltMaps, ModelIds, OodMaps, ResultMessage, Timing,
+    Calibration, Candidate, ColumnTable, Counters, Grid, MistiltMaps, ModelIds, OodMaps, ResultMessage,
+    Timing,
 };
 use ndarray::Array2;
 

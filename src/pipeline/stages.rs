@@ -11,7 +11,8 @@ use crate::material::Material;
 use crate::networks::{Engine, Manifest, NetworkError};
 use crate::polarization::{ClassicalField, ClassicalSettings, measure_cells};
 use crate::preprocess::{
-    CalibrationHints, ModelInput, PreparedFrame, PreprocessError, PreprocessSettings, Windows, estimate_lattice, prepare,
+    CalibrationHints, ModelInput, PreparedFrame, PreprocessError, PreprocessSettings, Windows,
+    estimate_lattice, prepare,
 };
 use ferrostem_proto::{Calibration, CalibrationSource, GridSpec, ModelIds, ResultMessage};
 use ndarray::{Array3, Zip};
@@ -240,7 +241,10 @@ pub fn finish(
     let model = models.dcnn.as_ref().or(models.fcnn.as_ref()).map_or("", |model| model.name.as_str());
     let candidates = tracker.track(flagged.sites.clone(), &frame, model, super::now_ns());
     watch.lap("flags");
-    Ok(result::assemble(Finished { frame: &frame, fields: &fields, flagged, candidates, calibration, models }, watch))
+    Ok(result::assemble(
+        Finished { frame: &frame, fields: &fields, flagged, candidates, calibration, models },
+        watch,
+    ))
 }
 
 /// Windows that touch too many masked pixels were not measured.

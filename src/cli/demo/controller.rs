@@ -31,7 +31,10 @@ pub(super) struct Endpoints {
 /// What the demo shows of the controller's work.
 pub(super) enum Event {
     /// A result, with its frame where it arrived.
-    Result { frame: Option<Array2<f32>>, result: Box<ResultMessage> },
+    Result {
+        frame: Option<Array2<f32>>,
+        result: Box<ResultMessage>,
+    },
     Status(Box<StatusMessage>),
     Steered(Steering),
     Failed(String),
@@ -187,7 +190,8 @@ impl Steer {
         let (Some(candidate), Some([y, x])) = (best, center_nm) else { return Ok(None) };
         let center_nm = [y + candidate.nm.y, x + candidate.nm.x];
         let reply =
-            ask(&mut self.scan, &json!({ "id": result.seq, "cmd": "set_scan", "center_nm": center_nm })).await?;
+            ask(&mut self.scan, &json!({ "id": result.seq, "cmd": "set_scan", "center_nm": center_nm }))
+                .await?;
         self.from_seq = reply["result"]["next_seq"].as_u64().unwrap_or(result.seq + 1);
         self.acknowledge(candidate.id, "accepted").await?;
         self.visiting = Some(candidate.id);

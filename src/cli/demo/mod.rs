@@ -60,7 +60,8 @@ impl DemoArgs {
     fn config(&self, frames_endpoint: &str) -> anyhow::Result<Config> {
         let mut args = self.config.clone();
         if args.config.is_none() {
-            let free = ["results", "latest", "control"].map(|lane| format!("lanes.{lane}=\"tcp://127.0.0.1:0\""));
+            let free =
+                ["results", "latest", "control"].map(|lane| format!("lanes.{lane}=\"tcp://127.0.0.1:0\""));
             let mut sets: Vec<String> = free.into();
             sets.push("lanes.http=\"127.0.0.1:0\"".to_owned());
             sets.append(&mut args.sets);

@@ -49,7 +49,8 @@ impl Summary {
     pub fn observe(&mut self, result: &ResultMessage) {
         self.frames += 1;
         self.counters = result.counters;
-        self.latencies_us.push(result.timing.t_published_ns.saturating_sub(result.timing.t_received_ns) / 1000);
+        self.latencies_us
+            .push(result.timing.t_published_ns.saturating_sub(result.timing.t_received_ns) / 1000);
         for (&x, &y) in result.p_x.values().iter().zip(result.p_y.values()) {
             if x.is_finite() && y.is_finite() {
                 self.p_sum[0] += f64::from(x);
@@ -69,7 +70,11 @@ impl Summary {
             *self.tiles.entry(name).or_default() += 1;
         }
         self.candidates.extend(result.candidates.iter().map(|candidate| candidate.id));
-        self.models = [&result.model.dcnn, &result.model.fcnn].into_iter().flatten().map(|model| model.name.clone()).collect();
+        self.models = [&result.model.dcnn, &result.model.fcnn]
+            .into_iter()
+            .flatten()
+            .map(|model| model.name.clone())
+            .collect();
     }
 
     pub fn observe_status(&mut self, status: &StatusMessage) {
