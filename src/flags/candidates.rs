@@ -1,10 +1,10 @@
 //! From flags to a short ranked list of sites for the controller.
 
+use super::Evidence;
 use super::geometry::{grid_centre, locate};
 use super::mistilt::{MistiltMap, TileState};
 use super::ood::OodEvidence;
 use super::walls::WallPoint;
-use super::Evidence;
 use crate::config::InvalidSetting;
 use crate::frame::Sublattice;
 use crate::networks::DCNN_OUTPUTS;
@@ -40,7 +40,11 @@ impl CandidateSettings {
             }
         }
         if !(0.0..=1e4).contains(&self.separation_nm) {
-            return Err(InvalidSetting::new(format!("{prefix}.separation_nm"), self.separation_nm, "0 to 10000"));
+            return Err(InvalidSetting::new(
+                format!("{prefix}.separation_nm"),
+                self.separation_nm,
+                "0 to 10000",
+            ));
         }
         if self.min_ood_windows == 0 {
             return Err(InvalidSetting::new(format!("{prefix}.min_ood_windows"), 0, "at least 1"));
@@ -83,9 +87,21 @@ pub(super) fn rank(
     suppress(sites, evidence, settings)
 }
 
-fn site(evidence: &Evidence<'_>, kind: CandidateKind, px: PixelPosition, score: f64, p_value: f64, reason: String) -> Site {
-    let (frac, nm) = locate(px, evidence.frame, evidence.calibration);
-    Site { kind, px, frac, nm, score, p_value, reason }
+/// What makes a place a site, before it is located.
+struct Finding {
+    kind: CandidateKind,
+    px: PixelPosition,
+    score: f64,
+    p_value: f64,
+    reason: String,
+}
+
+impl Finding {
+    fn located(self, evidence: &Evidence<'_>) -> Site {
+        let Self { kind, px, score, p_value, reason } = self;
+        let (frac, nm) = locate(px, evidence.frame, evidence.calibration);
+        Site { kind, px, frac, nm, score, p_value, reason }
+    }
 }
 
 /// Keeps the best site of every neighbourhood, and not too many of a kind.
@@ -131,7 +147,7 @@ fn ood_sites(evidence: &Evidence<'_>, ood: &OodEvidence, settings: &CandidateSet
                 reason.push_str(&format!("; {name} outside the trained range"));
             }
             let px = grid_centre(&evidence.fields.grid, peak[0], peak[1]);
-            Some(site(evidence, CandidateKind::Ood, px, score, p_value, reason))
+            Some(Finding { kind: CandidateKind::Ood, px, score, p_value, reason }.located(evidence))
         })
         .collect()
 }
@@ -176,7 +192,8 @@ fn mistilt_sites(evidence: &Evidence<'_>, mistilt: &MistiltMap) -> Vec<Site> {
             // Tiny p-values of large tiles would drown everything else.
             let score = (-verdict.p_value.max(1e-4).log10()).max(0.0);
             let px = grid_centre(&mistilt.tiles, i, j);
-            site(evidence, CandidateKind::Mistilt, px, score, verdict.p_value, reason)
+            Finding { kind: CandidateKind::Mistilt, px, score, p_value: verdict.p_value, reason }
+                .located(evidence)
         })
         .collect()
 }
@@ -192,7 +209,8 @@ fn wall_sites(evidence: &Evidence<'_>, walls: &[WallPoint]) -> Vec<Site> {
             );
             let certainty = 1.0 - (-wall.significance / 4.0).exp();
             let score = WALL_SCORE * wall.turn_rad / std::f64::consts::PI * certainty;
-            site(evidence, CandidateKind::DomainWall, wall.px, score, f64::NAN, reason)
+            Finding { kind: CandidateKind::DomainWall, px: wall.px, score, p_value: f64::NAN, reason }
+                .located(evidence)
         })
         .collect()
 }
@@ -210,13 +228,14 @@ fn column_sites(evidence: &Evidence<'_>) -> Vec<Site> {
         .filter(|column| {
             // A cell and a half from the border, in pixels, so that missing neighbours are missing in the specimen.
             let [row_px, col_px] = evidence.calibration.pixel_size_pm.map(|pm| 600.0 / pm);
-            (row_px..rows as f64 - row_px).contains(&column.row) && (col_px..cols as f64 - col_px).contains(&column.col)
+            (row_px..rows as f64 - row_px).contains(&column.row)
+                && (col_px..cols as f64 - col_px).contains(&column.col)
         })
         .map(|column| {
             let px = PixelPosition { row: column.row, col: column.col };
             let reason = "B column without four A neighbours around it".to_owned();
             let score = COLUMN_SCORE * f64::from(column.confidence);
-            site(evidence, CandidateKind::Column, px, score, f64::NAN, reason)
+            Finding { kind: CandidateKind::Column, px, score, p_value: f64::NAN, reason }.located(evidence)
         })
         .collect()
 }
@@ -227,7 +246,8 @@ mod tests {
 
     #[test]
     fn regions_are_eight_connected() {
-        let flags = Array2::from_shape_vec((3, 5), vec![1, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0]).unwrap();
+        let flags =
+            Array2::from_shape_vec((3, 5), vec![1, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0]).unwrap();
         let mut sizes: Vec<usize> = regions(&flags).iter().map(Vec::len).collect();
         sizes.sort_unstable();
         assert_eq!(sizes, [2, 2]);

@@ -1,7 +1,9 @@
 //! One position in the three coordinate systems of a candidate, and window grids in frame pixels.
 
 use crate::frame::Frame;
-use ferrostem_proto::{Calibration, CalibrationSource, FractionalPosition, GridSpec, PixelPosition, StagePosition};
+use ferrostem_proto::{
+    Calibration, CalibrationSource, FractionalPosition, GridSpec, PixelPosition, StagePosition,
+};
 
 /// Where a site of `frame` is, in pixels, as a fraction of the field of view, and as an offset from its centre.
 ///
@@ -28,10 +30,7 @@ pub fn locate(
 
 /// The centre of window or tile `(row, col)` of a grid.
 pub fn grid_centre(grid: &GridSpec, row: usize, col: usize) -> PixelPosition {
-    PixelPosition {
-        row: grid.row0 + row as f64 * grid.step_row,
-        col: grid.col0 + col as f64 * grid.step_col,
-    }
+    PixelPosition { row: grid.row0 + row as f64 * grid.step_row, col: grid.col0 + col as f64 * grid.step_col }
 }
 
 #[cfg(test)]

@@ -265,7 +265,9 @@ fn nearest_variant(p: &Vector2<f64>, variants: &[Vector2<f64>], magnitude: f64) 
     variants
         .iter()
         .enumerate()
-        .min_by(|(_, a), (_, b)| (p - *a * magnitude).norm_squared().total_cmp(&(p - *b * magnitude).norm_squared()))
+        .min_by(|(_, a), (_, b)| {
+            (p - *a * magnitude).norm_squared().total_cmp(&(p - *b * magnitude).norm_squared())
+        })
         .map_or(0, |(index, _)| index)
 }
 
@@ -275,7 +277,8 @@ mod tests {
     use rand::SeedableRng;
     use rand_distr::{Distribution, Normal};
 
-    const DIAGONALS: [[f64; 2]; 4] = [[0.7071, 0.7071], [0.7071, -0.7071], [-0.7071, 0.7071], [-0.7071, -0.7071]];
+    const HALF: f64 = std::f64::consts::FRAC_1_SQRT_2;
+    const DIAGONALS: [[f64; 2]; 4] = [[HALF, HALF], [HALF, -HALF], [-HALF, HALF], [-HALF, -HALF]];
 
     fn variants(angle: f64) -> Vec<Vector2<f64>> {
         DIAGONALS.iter().map(|&v| turned(v, angle)).collect()
@@ -301,7 +304,9 @@ mod tests {
 
     #[test]
     fn an_offset_of_mirror_domains_is_found_and_measured() {
-        for (n, shares) in [[60, 0, 0, 60], [80, 30, 0, 0], [30, 30, 30, 30], [90, 0, 0, 20]].into_iter().enumerate() {
+        for (n, shares) in
+            [[60, 0, 0, 60], [80, 30, 0, 0], [30, 30, 30, 30], [90, 0, 0, 20]].into_iter().enumerate()
+        {
             let offset = Vector2::new(7.0, -3.0);
             let found = verdict(&tile(shares, offset, 0.3, n as u64), &variants(0.3));
             assert_eq!(found.state, TileState::Suspect, "{shares:?} {found:?}");

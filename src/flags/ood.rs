@@ -64,7 +64,8 @@ pub(super) fn evaluate(
     let Some(maps) = maps else { return evidence };
     if let Some(statistics) = &reference.features {
         let position = (statistics.calibration.len() as f64 * 0.999) as usize;
-        let limit = statistics.calibration.get(position).or(statistics.calibration.last()).copied().unwrap_or(1.0);
+        let limit =
+            statistics.calibration.get(position).or(statistics.calibration.last()).copied().unwrap_or(1.0);
         Zip::from(&mut evidence.p_value).and(&mut evidence.excess).and(&maps.feature_distance).for_each(
             |p_value, excess, &distance| {
                 *p_value = statistics.p_value(distance);

@@ -81,17 +81,24 @@ pub(super) fn find(evidence: &Evidence<'_>, ood: &OodEvidence, settings: &WallSe
         let turn_rad = cross.abs().atan2(dot);
         let jump_pm = (behind[0] - before[0]).hypot(behind[1] - before[1]);
         let significance = jump_pm / sigma_before.hypot(sigma_behind);
-        (turn_rad >= settings.min_turn_rad).then_some(WallPoint { px: grid_centre(grid, i, j), turn_rad, jump_pm, significance })
+        (turn_rad >= settings.min_turn_rad).then_some(WallPoint {
+            px: grid_centre(grid, i, j),
+            turn_rad,
+            jump_pm,
+            significance,
+        })
     };
     let mut points = Vec::new();
     for (di, dj) in [(reach_row, 0), (0, reach_col)] {
         for i in 0..rows {
             for j in 0..cols {
                 let Some(point) = across(i, j, di, dj) else { continue };
-                let larger = |other: Option<WallPoint>| other.is_some_and(|other| other.jump_pm > point.jump_pm);
+                let larger =
+                    |other: Option<WallPoint>| other.is_some_and(|other| other.jump_pm > point.jump_pm);
                 let (step_i, step_j) = (di.min(1), dj.min(1));
                 let behind = across(i + step_i, j + step_j, di, dj);
-                let before = i.checked_sub(step_i).zip(j.checked_sub(step_j)).and_then(|(i, j)| across(i, j, di, dj));
+                let before =
+                    i.checked_sub(step_i).zip(j.checked_sub(step_j)).and_then(|(i, j)| across(i, j, di, dj));
                 if !larger(behind) && !larger(before) {
                     points.push(point);
                 }

@@ -7,8 +7,8 @@ use super::settings::DcnnTrainSettings;
 use super::{Metrics, TrainError};
 use crate::frame::ClassicalCell;
 use crate::networks::{
-    Architecture, DCNN_OUTPUTS, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics, OutputSpec,
-    POOLING, Padding, site_features,
+    Architecture, DCNN_OUTPUTS, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator,
+    FeatureStatistics, OutputSpec, POOLING, Padding, site_features,
 };
 use crate::polarization::sample_on_grid;
 use crate::simulate::TruthCell;
@@ -87,7 +87,11 @@ impl DcnnTask {
     }
 
     fn config(&self) -> DcnnConfig {
-        DcnnConfig { padding: Padding::Valid, window_px: self.settings.window_px, outputs: self.outputs.len() }
+        DcnnConfig {
+            padding: Padding::Valid,
+            window_px: self.settings.window_px,
+            outputs: self.outputs.len(),
+        }
     }
 
     fn sample(&self, split: Split) -> Result<Sample, TrainError> {
@@ -213,9 +217,19 @@ impl Judged {
         }
         metrics.insert("rms_p_component_pm".to_owned(), rms(p_errors.into_iter()));
         metrics.insert("rms_p_truth_pm".to_owned(), rms(self.truth_p.iter().copied()));
-        for (name, range) in [("10_30", 10.0..30.0), ("30_100", 30.0..100.0), ("100_300", 100.0..300.0), ("300_2000", 300.0..2001.0)] {
+        for (name, range) in [
+            ("10_30", 10.0..30.0),
+            ("30_100", 30.0..100.0),
+            ("100_300", 100.0..300.0),
+            ("300_2000", 300.0..2001.0),
+        ] {
             let pick = |errors: &[f64]| -> Vec<f64> {
-                errors.iter().zip(&self.dose).filter(|(_, dose)| range.contains(*dose)).map(|(e, _)| *e).collect()
+                errors
+                    .iter()
+                    .zip(&self.dose)
+                    .filter(|(_, dose)| range.contains(*dose))
+                    .map(|(e, _)| *e)
+                    .collect()
             };
             let errors: Vec<f64> = self.errors.iter().take(2).flat_map(|errors| pick(errors)).collect();
             if !errors.is_empty() {
@@ -229,7 +243,8 @@ impl Judged {
 
     /// Fraction of the components of P that lie within their predicted sigma; 0.683 when it is right.
     fn within_sigma(&self) -> f64 {
-        let inside = |errors: &Vec<f64>| errors.iter().zip(&self.sigma).filter(|(e, s)| e.abs() <= **s).count();
+        let inside =
+            |errors: &Vec<f64>| errors.iter().zip(&self.sigma).filter(|(e, s)| e.abs() <= **s).count();
         let total: usize = self.errors.iter().take(2).map(inside).sum();
         total as f64 / (2 * self.sigma.len()).max(1) as f64
     }
@@ -300,7 +315,8 @@ impl DcnnTask {
             let sample = self.sample(Split::Calibration { index })?;
             let image = normalised(&sample, self.settings.normalisation);
             let features = network.features(upload(std::slice::from_ref(&image), device));
-            let sites = site_features(features, self.config().window_features(), self.settings.stride_px / POOLING);
+            let sites =
+                site_features(features, self.config().window_features(), self.settings.stride_px / POOLING);
             let values = read(sites)?;
             let cells = self.window_cells(&sample, within_px);
             for (window, _) in cells.iter().enumerate().filter(|(_, cell)| cell.is_some()) {
@@ -325,7 +341,11 @@ fn read(tensor: Tensor<4>) -> Result<Vec<f32>, TrainError> {
 ///
 /// # Errors
 /// When the device, the simulator or a file fails, or the loss diverges.
-pub fn train_dcnn(settings: DcnnTrainSettings, choice: DeviceChoice, output: &Path) -> Result<Metrics, TrainError> {
+pub fn train_dcnn(
+    settings: DcnnTrainSettings,
+    choice: DeviceChoice,
+    output: &Path,
+) -> Result<Metrics, TrainError> {
     let (device, _) = choice.open()?;
     device.seed(settings.schedule.seed);
     let work = output.join(format!("{}.training", settings.name));
@@ -347,7 +367,8 @@ pub fn train_dcnn(settings: DcnnTrainSettings, choice: DeviceChoice, output: &Pa
         &network,
         Export {
             name: task.settings.name.clone(),
-            description: "Polar displacement and cell parameters of perovskites along [100], sliding windows".to_owned(),
+            description: "Polar displacement and cell parameters of perovskites along [100], sliding windows"
+                .to_owned(),
             architecture: Architecture::Dcnn(task.config()),
             pixel_size_pm: task.settings.pixel_size_pm,
             normalisation: task.settings.normalisation,

@@ -2,7 +2,9 @@
 
 use super::settings::Schedule;
 use super::{Metrics, TrainError};
-use crate::networks::{Architecture, InputSpec, Manifest, OutputSpec, TrainingRecord, weights_bytes, write_part};
+use crate::networks::{
+    Architecture, InputSpec, Manifest, OutputSpec, TrainingRecord, weights_bytes, write_part,
+};
 use crate::preprocess::Normalisation;
 use burn_store::ModuleSnapshot;
 use serde::Serialize;
@@ -29,7 +31,8 @@ pub(super) fn write<M: ModuleSnapshot>(folder: &Path, network: &M, export: Expor
     let weights = write_part(folder, "weights.safetensors", &weights_bytes(folder, network)?)?;
     let features =
         export.features.map(|bytes| write_part(folder, "features.safetensors", &bytes)).transpose()?;
-    let held_out = export.metrics.into_iter().map(|(name, value)| (name, toml::Value::Float(value))).collect();
+    let held_out =
+        export.metrics.into_iter().map(|(name, value)| (name, toml::Value::Float(value))).collect();
     Manifest {
         name: export.name,
         description: export.description,

@@ -53,7 +53,7 @@ impl FcnnTask {
         let (rows, cols) = frame.pixels.dim();
         let radius = self.settings.column_radius_pm / self.settings.pixel_size_pm;
         let mut classes = Array2::from_elem((rows, cols), (CLASSES - 1) as u8);
-        for column in &sample.frame.truth.columns {
+        for column in &frame.truth.columns {
             let reach = |centre: f64, size: usize| {
                 let from = (centre - radius).ceil().max(0.0) as usize;
                 let to = (centre + radius).floor().max(-1.0) + 1.0;
@@ -91,7 +91,8 @@ impl Task for FcnnTask {
     fn loss(&self, network: &Fcnn, batch: &FcnnBatch, device: &Device) -> Tensor<1> {
         let scores = log_softmax(network.forward(upload(&batch.images, device)), 1);
         let [frames, _, rows, cols] = scores.dims();
-        let classes: Vec<i32> = batch.classes.iter().flat_map(|c| c.iter().map(|&class| i32::from(class))).collect();
+        let classes: Vec<i32> =
+            batch.classes.iter().flat_map(|c| c.iter().map(|&class| i32::from(class))).collect();
         let classes = Tensor::<4, Int>::from_data(TensorData::new(classes, [frames, 1, rows, cols]), device);
         -scores.gather(1, classes).mean()
     }
@@ -145,12 +146,13 @@ impl FcnnTask {
             let range = edge..(side as f64 - 1.0 - edge);
             range.contains(&row) && range.contains(&col)
         };
-        let nearest = |row: f64, col: f64, others: &mut dyn Iterator<Item = (f64, f64, Sublattice)>, class| {
-            others
-                .filter(|&(_, _, sublattice)| sublattice == class)
-                .map(|(r, c, _)| ((r - row).powi(2) + (c - col).powi(2)).sqrt())
-                .min_by(f64::total_cmp)
-        };
+        let nearest =
+            |row: f64, col: f64, others: &mut dyn Iterator<Item = (f64, f64, Sublattice)>, class| {
+                others
+                    .filter(|&(_, _, sublattice)| sublattice == class)
+                    .map(|(r, c, _)| ((r - row).powi(2) + (c - col).powi(2)).sqrt())
+                    .min_by(f64::total_cmp)
+            };
         let mut judged = JudgedColumns::default();
         for column in truth.iter().filter(|column| inside(column.row, column.col)) {
             judged.truths += 1;
@@ -177,7 +179,11 @@ impl FcnnTask {
 ///
 /// # Errors
 /// When the device, the simulator or a file fails, or the loss diverges.
-pub fn train_fcnn(settings: FcnnTrainSettings, choice: DeviceChoice, output: &Path) -> Result<Metrics, TrainError> {
+pub fn train_fcnn(
+    settings: FcnnTrainSettings,
+    choice: DeviceChoice,
+    output: &Path,
+) -> Result<Metrics, TrainError> {
     let (device, _) = choice.open()?;
     device.seed(settings.schedule.seed);
     let work = output.join(format!("{}.training", settings.name));
@@ -236,7 +242,8 @@ mod tests {
         let task = FcnnTask::new(FcnnTrainSettings::default());
         let batch = task.batch(0).unwrap();
         for classes in &batch.classes {
-            let share = |class: u8| classes.iter().filter(|&&c| c == class).count() as f64 / classes.len() as f64;
+            let share =
+                |class: u8| classes.iter().filter(|&&c| c == class).count() as f64 / classes.len() as f64;
             // A disc of 70 pm in a cell of 400 pm: about a tenth for each sublattice.
             assert!((0.05..0.15).contains(&share(0)), "{}", share(0));
             assert!((0.05..0.15).contains(&share(1)), "{}", share(1));

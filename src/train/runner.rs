@@ -89,7 +89,9 @@ pub(super) fn run<T: Task>(
 fn progress_bar(steps: u64, first: u64) -> ProgressBar {
     let bar = ProgressBar::new(steps);
     // The template is a constant; should it ever be wrong, the default style is shown.
-    if let Ok(style) = ProgressStyle::with_template("{elapsed} {bar:30} step {pos}/{len} {per_sec} {msg} left {eta}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{elapsed} {bar:30} step {pos}/{len} {per_sec} {msg} left {eta}")
+    {
         bar.set_style(style);
     }
     bar.set_position(first);
@@ -115,15 +117,22 @@ impl Checkpoint {
         let Ok(step) = fs::read_to_string(self.folder.join("step")) else {
             return Ok((network, optimizer, 0));
         };
-        let step = step.trim().parse().map_err(|_| self.error(format!("step = {step}: expected a number")))?;
-        let network =
-            network.try_load_file(self.folder.join("network.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
+        let step =
+            step.trim().parse().map_err(|_| self.error(format!("step = {step}: expected a number")))?;
+        let network = network
+            .try_load_file(self.folder.join("network.bpk"))
+            .map_err(|e| self.error(format!("{e:?}")))?;
         let optimizer =
             optimizer.load(self.folder.join("optimizer.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
         Ok((network, optimizer, step))
     }
 
-    fn save<M: Module + Clone>(&self, network: &M, optimizer: &ModuleOptimizer, step: u64) -> Result<(), TrainError> {
+    fn save<M: Module + Clone>(
+        &self,
+        network: &M,
+        optimizer: &ModuleOptimizer,
+        step: u64,
+    ) -> Result<(), TrainError> {
         // Written beside the old one and swapped in, so that a kill leaves one whole checkpoint.
         let fresh = self.folder.with_extension("new");
         let file = |source| TrainError::File { path: fresh.clone(), source };

@@ -155,7 +155,9 @@ impl DcnnTrainSettings {
         settings.schedule.validate(settings.window_px.next_multiple_of(8))?;
         settings.scenes.validate("scenes")?;
         if settings.stride_px == 0 || !settings.stride_px.is_multiple_of(2) {
-            return Err(InvalidSetting::new("stride_px", settings.stride_px, "an even number of pixels").into());
+            return Err(
+                InvalidSetting::new("stride_px", settings.stride_px, "an even number of pixels").into()
+            );
         }
         Ok(settings)
     }
@@ -173,8 +175,8 @@ impl FcnnTrainSettings {
 }
 
 fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| TrainError::File { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| TrainError::File { path: path.to_owned(), source })?;
     toml::from_str(&text)
         .map_err(|error| TrainError::Config { path: path.to_owned(), message: error.to_string() })
 }
