@@ -6,16 +6,20 @@ use safetensors::{Dtype, SafeTensors};
 
 /// Calibration distances kept at most; beyond them every n-th is kept.
 const MAX_CALIBRATION: usize = 20_000;
-/// Added to the covariance's diagonal, relative to its mean, so that constant features do not blow up the distance.
+/// Added to the diagonal of the features' correlation matrix, so that features which follow from others do not blow up
+/// the distance.
 const RIDGE: f64 = 1e-3;
+/// Standard deviation granted to every feature, relative to the root mean square of all features' standard deviations,
+/// so that a feature which was constant in training does not blow up the distance either.
+const LEAST_DEVIATION: f64 = 1e-4;
 
 /// Mean and whitening of the site features, and the distances that held-out sites have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureStatistics {
     /// `[channel]`.
     pub mean: Vec<f32>,
-    /// Inverse Cholesky factor of the covariance, row-major `[channel, channel]`: the squared Mahalanobis distance is
-    /// the squared length of `whitening · (feature − mean)`.
+    /// Inverse Cholesky factor of the regularised covariance, row-major `[channel, channel]`: the squared Mahalanobis
+    /// distance is the squared length of `whitening · (feature − mean)`.
     pub whitening: Vec<f32>,
     /// Squared distances of held-out in-distribution sites, ascending.
     pub calibration: Vec<f32>,
@@ -123,15 +127,8 @@ impl FeatureAccumulator {
         }
         let n = samples as f64;
         let mean = &self.sum / n;
-        let mut covariance = &self.products / n - &mean * mean.transpose();
-        let ridge = RIDGE * covariance.trace() / covariance.nrows() as f64;
-        for i in 0..covariance.nrows() {
-            covariance[(i, i)] += ridge;
-        }
-        let whitening = covariance
-            .cholesky()
-            .and_then(|factor| factor.l().try_inverse())
-            .ok_or(FeatureError::Singular { samples })?;
+        let covariance = &self.products / n - &mean * mean.transpose();
+        let whitening = whitening(covariance).ok_or(FeatureError::Singular { samples })?;
         let mut calibration: Vec<f32> = held_out
             .iter()
             .map(|features| {
@@ -150,6 +147,27 @@ impl FeatureAccumulator {
             calibration: kept,
         })
     }
+}
+
+/// The matrix that turns deviations into independent components of unit variance. Features are brought to unit variance
+/// before the ridge is added, so that it weighs the same on all of them whatever their scale. `None` when every feature
+/// is constant or one is not finite.
+fn whitening(mut covariance: DMatrix<f64>) -> Option<DMatrix<f64>> {
+    let channels = covariance.nrows();
+    let least = LEAST_DEVIATION.powi(2) * covariance.trace() / channels as f64;
+    for i in 0..channels {
+        covariance[(i, i)] += least;
+    }
+    let inverse_deviations = covariance.diagonal().map(|variance| variance.sqrt().recip());
+    if !inverse_deviations.iter().all(|inverse| inverse.is_finite()) {
+        return None;
+    }
+    let standardise = DMatrix::from_diagonal(&inverse_deviations);
+    let mut correlation = &standardise * covariance * &standardise;
+    for i in 0..channels {
+        correlation[(i, i)] += RIDGE;
+    }
+    Some(correlation.cholesky()?.l().try_inverse()? * standardise)
 }
 
 #[cfg(test)]
@@ -180,7 +198,9 @@ mod tests {
         let distance = |v: &[f32]| -> f32 {
             (0..3)
                 .map(|row| {
-                    (0..3).map(|k| statistics.whitening[row * 3 + k] * (v[k] - statistics.mean[k])).sum::<f32>()
+                    (0..3)
+                        .map(|k| statistics.whitening[row * 3 + k] * (v[k] - statistics.mean[k]))
+                        .sum::<f32>()
                 })
                 .map(|whitened| whitened * whitened)
                 .sum()
@@ -195,6 +215,38 @@ mod tests {
         }
         assert!(statistics.p_value(1e9) < 3e-4);
         assert!(statistics.p_value(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn the_scale_of_a_feature_does_not_matter_and_constant_ones_stay_quiet() {
+        let vectors = normal_vectors(2_000, 4);
+        let distances = |scale: [f32; 3]| -> Vec<f32> {
+            let rescaled: Vec<Vec<f32>> = vectors
+                .iter()
+                .map(|v| v.iter().zip(scale).map(|(value, scale)| value * scale).chain([2.5]).collect())
+                .collect();
+            let mut accumulator = FeatureAccumulator::new(4);
+            for vector in &rescaled {
+                accumulator.add(vector);
+            }
+            accumulator.finish(&rescaled).unwrap().calibration
+        };
+        let (one, other) = (distances([1.0; 3]), distances([100.0, 1.0, 10.0]));
+        for (a, b) in one.iter().zip(&other) {
+            assert!((a - b).abs() < 0.01 * a.max(0.1), "{a} {b}");
+        }
+        let mean = one.iter().sum::<f32>() / one.len() as f32;
+        assert!((mean - 3.0).abs() < 0.1, "{mean}");
+    }
+
+    #[test]
+    fn features_without_any_spread_are_refused() {
+        let mut accumulator = FeatureAccumulator::new(2);
+        for _ in 0..5 {
+            accumulator.add(&[1.0, 2.0]);
+        }
+        let error = accumulator.finish(&[vec![1.0, 2.0]]).unwrap_err();
+        assert!(matches!(error, FeatureError::Singular { samples: 5 }), "{error}");
     }
 
     #[test]
