@@ -62,7 +62,10 @@ impl DcnnConfig {
                 .map(|&out| {
                     let config = Conv2dConfig::new([channels, out], [3, 3])
                         .with_padding(padding.clone())
-                        .with_initializer(Initializer::KaimingNormal { gain: 2f64.sqrt(), fan_out_only: false });
+                        .with_initializer(Initializer::KaimingNormal {
+                            gain: 2f64.sqrt(),
+                            fan_out_only: false,
+                        });
                     channels = out;
                     config.init(device)
                 })
@@ -171,4 +174,51 @@ pub(crate) fn site_features(features: Tensor<4>, window: usize, stride: usize) -
             ceil_mode: false,
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Distribution, TensorData};
+
+    #[test]
+    fn the_window_formula_is_the_feature_maps_side() {
+        let device = Device::flex();
+        for padding in [Padding::Valid, Padding::Same] {
+            for window_px in [28, 30, 46, 80] {
+                let config = DcnnConfig { padding, window_px, outputs: 7 };
+                let windows = Tensor::ones([1, 1, window_px, window_px], &device);
+                let (values, features) = config.init(&device).forward_windows(windows);
+                let side = config.window_features();
+                assert_eq!(features.dims(), [1, FEATURE_CHANNELS, side, side], "{config:?}");
+                assert_eq!(values.dims(), [1, 7]);
+            }
+        }
+        let paper = |padding| DcnnConfig { padding, window_px: 80, outputs: 7 }.window_features();
+        assert_eq!((paper(Padding::Valid), paper(Padding::Same)), (29, 40));
+    }
+
+    #[test]
+    fn site_features_are_means_over_the_middle_of_each_window() {
+        let device = Device::flex();
+        for (window, stride, height, width) in
+            [(29, 4, 38, 33), (9, 1, 12, 11), (40, 2, 40, 45), (13, 5, 29, 13)]
+        {
+            let map = Tensor::<4>::random([2, 3, height, width], Distribution::Uniform(-1.0, 1.0), &device);
+            let values: Vec<f32> = map.to_data().try_into_vec().unwrap();
+            let (rows, cols) = ((height - window) / stride + 1, (width - window) / stride + 1);
+            let (side, margin) = (window.min(SITE_FEATURES), window.saturating_sub(SITE_FEATURES) / 2);
+            let mut expected = Vec::new();
+            for plane in values.chunks(height * width) {
+                for (top, left) in (0..rows).flat_map(|i| (0..cols).map(move |j| (i * stride, j * stride))) {
+                    let middle = (0..side * side)
+                        .map(|k| plane[(top + margin + k / side) * width + left + margin + k % side]);
+                    expected.push(middle.sum::<f32>() / (side * side) as f32);
+                }
+            }
+            let expected = Tensor::<4>::from_data(TensorData::new(expected, [2, 3, rows, cols]), &device);
+            let difference: f32 = (site_features(map, window, stride) - expected).abs().max().into_scalar();
+            assert!(difference < 1e-5, "window {window}, stride {stride}: {difference}");
+        }
+    }
 }

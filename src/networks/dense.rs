@@ -15,7 +15,12 @@ use burn::tensor::{Tensor, s};
 /// - result: `[batch, output, (row - kernel) / stride + 1, (col - kernel) / stride + 1]`
 ///
 /// The feature map must hold at least one window.
-pub(super) fn dense_head(features: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: usize) -> Tensor<4> {
+pub(super) fn dense_head(
+    features: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    stride: usize,
+) -> Tensor<4> {
     let [batch, channels, height, width] = features.dims();
     let [outputs, _, kernel, _] = weight.dims();
     let (rows, cols) = ((height - kernel) / stride + 1, (width - kernel) / stride + 1);
@@ -34,11 +39,13 @@ pub(super) fn dense_head(features: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>
 
     let mut sum = bias.reshape([1, outputs, 1, 1]).expand([batch, outputs, rows, cols]);
     for u in 0..kernel_blocks {
-        let products = kernels
-            .clone()
-            .slice(s![u..u + 1, .., ..])
-            .matmul(blocks.clone())
-            .reshape([batch, kernel_blocks, outputs, block_rows, block_cols]);
+        let products = kernels.clone().slice(s![u..u + 1, .., ..]).matmul(blocks.clone()).reshape([
+            batch,
+            kernel_blocks,
+            outputs,
+            block_rows,
+            block_cols,
+        ]);
         for v in 0..kernel_blocks {
             let shifted = products.clone().slice(s![.., v..v + 1, .., u..u + rows, v..v + cols]);
             sum = sum + shifted.reshape([batch, outputs, rows, cols]);
@@ -69,7 +76,8 @@ mod tests {
         let device = Device::flex();
         device.seed(7);
         for (stride, height, width) in [(1, 9, 10), (2, 11, 8), (3, 13, 14), (4, 21, 17)] {
-            let features = Tensor::<4>::random([2, 3, height, width], Distribution::Normal(0.0, 1.0), &device);
+            let features =
+                Tensor::<4>::random([2, 3, height, width], Distribution::Normal(0.0, 1.0), &device);
             let weight = Tensor::<4>::random([5, 3, 7, 7], Distribution::Normal(0.0, 1.0), &device);
             let bias = Tensor::<1>::random([5], Distribution::Normal(0.0, 1.0), &device);
             let options = ConvOptions::new([stride, stride], [0, 0], [1, 1], 1);

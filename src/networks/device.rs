@@ -109,9 +109,7 @@ pub fn list_devices() -> Vec<DeviceInfo> {
         is_gpu: false,
         is_auto: auto.is_none(),
     }];
-    let apis: [(DeviceType, fn(usize) -> DeviceChoice); 2] =
-        [(DeviceType::Vulkan, DeviceChoice::Vulkan), (DeviceType::Wgpu, DeviceChoice::Wgpu)];
-    for (kind, choice) in apis {
+    let mut list = |kind: DeviceType, choice: fn(usize) -> DeviceChoice| {
         for (index, device) in Device::enumerate(kind).into_vec().iter().enumerate() {
             devices.push(DeviceInfo {
                 choice: choice(index).to_string(),
@@ -120,15 +118,21 @@ pub fn list_devices() -> Vec<DeviceInfo> {
                 is_auto: auto == Some(choice(index)),
             });
         }
-    }
+    };
+    list(DeviceType::Vulkan, DeviceChoice::Vulkan);
+    list(DeviceType::Wgpu, DeviceChoice::Wgpu);
     devices
 }
 
 fn first_gpu() -> Option<(usize, Device)> {
-    Device::enumerate(DeviceType::Vulkan).into_vec().into_iter().enumerate().find(|(_, device)| is_gpu(device))
+    Device::enumerate(DeviceType::Vulkan)
+        .into_vec()
+        .into_iter()
+        .enumerate()
+        .find(|(_, device)| is_gpu(device))
 }
 
-/// A card on a bus; software rasterisers have none.
+/// Whether a card stands behind it; software rasterisers have none.
 fn is_gpu(device: &Device) -> bool {
     device.identity().is_some_and(|identity| identity.physical.is_some())
 }

@@ -44,6 +44,23 @@ pub enum NetworkError {
 /// The DCNN's answer in physical units. Maps are `[window row, window col]`.
 pub type DcnnMaps = PolarizationMaps;
 
+/// Where the windows of one image are, model pixels.
+#[derive(Debug, Clone, Copy)]
+struct Windows {
+    side: usize,
+    stride: usize,
+    rows: usize,
+    cols: usize,
+}
+
+/// The DCNN's answer as it leaves the network.
+struct RawMaps {
+    /// `[output, window row, window col]`.
+    outputs: Array3<f32>,
+    /// Squared feature distance, `[window row, window col]`; NaN without statistics.
+    distance: Array2<f32>,
+}
+
 /// Both networks on one device. Belongs to the thread that owns the device.
 #[derive(Debug)]
 pub struct Engine {
@@ -65,7 +82,8 @@ impl Engine {
         let (device, device_name) = settings.device.open()?;
         let dcnn = settings.dcnn.as_deref().map(|folder| LoadedModel::dcnn(folder, &device)).transpose()?;
         let fcnn = settings.fcnn.as_deref().map(|folder| LoadedModel::fcnn(folder, &device)).transpose()?;
-        let whitening = dcnn.as_ref().and_then(|model| model.features.as_ref()).map(|f| on_device(f, &device));
+        let whitening =
+            dcnn.as_ref().and_then(|model| model.features.as_ref()).map(|f| on_device(f, &device));
         Ok(Self { device, device_name, dcnn, whitening, fcnn, exact_windows: settings.exact_windows })
     }
 
@@ -124,7 +142,8 @@ impl Engine {
     /// As the networks' own.
     pub fn warm_up(&self, shape: [usize; 2], stride_px: usize) -> Result<(), NetworkError> {
         // A ramp rather than zeros: autotuning must not see a special case.
-        let image = Array2::from_shape_fn(shape, |(row, col)| ((row * 7 + col * 13) % 29) as f32 / 14.0 - 1.0);
+        let image =
+            Array2::from_shape_fn(shape, |(row, col)| ((row * 7 + col * 13) % 29) as f32 / 14.0 - 1.0);
         self.dcnn(&image, stride_px)?;
         self.fcnn(&image)?;
         Ok(())
@@ -142,19 +161,24 @@ impl Engine {
     pub fn dcnn(&self, image: &Array2<f32>, stride_px: usize) -> Result<Option<DcnnMaps>, NetworkError> {
         let (Some(model), Some(window)) = (&self.dcnn, self.window_px()) else { return Ok(None) };
         let (rows, cols) = image.dim();
-        if stride_px == 0 || stride_px % POOLING != 0 {
+        if stride_px == 0 || !stride_px.is_multiple_of(POOLING) {
             return Err(NetworkError::Stride { stride: stride_px });
         }
         if rows < window || cols < window {
             return Err(NetworkError::TooSmall { rows, cols, window });
         }
-        let grid = [(rows - window) / stride_px + 1, (cols - window) / stride_px + 1];
-        let (outputs, distance) = if self.exact_windows || model.padding() == Padding::Same {
-            self.dcnn_exact(model, image, window, stride_px, grid)?
-        } else {
-            self.dcnn_dense(model, image, window, stride_px, grid)?
+        let windows = Windows {
+            side: window,
+            stride: stride_px,
+            rows: (rows - window) / stride_px + 1,
+            cols: (cols - window) / stride_px + 1,
         };
-        Ok(Some(physical_maps(&model.manifest, &outputs, distance)))
+        let raw = if self.exact_windows || model.padding() == Padding::Same {
+            self.dcnn_exact(model, image, &windows)?
+        } else {
+            self.dcnn_dense(model, image, &windows)?
+        };
+        Ok(Some(physical_maps(&model.manifest, raw)))
     }
 
     /// The trunk once over the image, the head on every window of its map.
@@ -162,26 +186,26 @@ impl Engine {
         &self,
         model: &LoadedModel<Dcnn>,
         image: &Array2<f32>,
-        window: usize,
-        stride: usize,
-        grid: [usize; 2],
-    ) -> Result<(Array3<f32>, Array2<f32>), NetworkError> {
-        let used = |windows: usize| (windows - 1) * stride + window;
-        let cropped = image.slice(nds![..used(grid[0]), ..used(grid[1])]);
+        windows: &Windows,
+    ) -> Result<RawMaps, NetworkError> {
+        let used = |count: usize| (count - 1) * windows.stride + windows.side;
+        let cropped = image.slice(nds![..used(windows.rows), ..used(windows.cols)]);
         let input = self.upload(&cropped.to_owned().insert_axis(Axis(0)).insert_axis(Axis(0)));
         let features = model.network.features(input);
-        let distance = self.distances(features.clone(), window_features(model), stride / POOLING);
-        let outputs = model.network.head_dense(features, stride);
+        let distance = self.distances(features.clone(), window_features(model), windows.stride / POOLING);
+        let outputs = model.network.head_dense(features, windows.stride);
         let [_, channels, rows, cols] = outputs.dims();
         let outputs = download(outputs.reshape([channels * rows * cols]))?;
-        let outputs = Array3::from_shape_vec((channels, rows, cols), outputs).map_err(shape_error)?;
         let distance = match distance {
             Some(distance) => {
                 Array2::from_shape_vec((rows, cols), download(distance)?).map_err(shape_error)?
             }
             None => Array2::from_elem((rows, cols), f32::NAN),
         };
-        Ok((outputs, distance))
+        Ok(RawMaps {
+            outputs: Array3::from_shape_vec((channels, rows, cols), outputs).map_err(shape_error)?,
+            distance,
+        })
     }
 
     /// Every window by itself, in batches: the same function, for networks whose padding forbids a shared trunk.
@@ -189,34 +213,32 @@ impl Engine {
         &self,
         model: &LoadedModel<Dcnn>,
         image: &Array2<f32>,
-        window: usize,
-        stride: usize,
-        grid: [usize; 2],
-    ) -> Result<(Array3<f32>, Array2<f32>), NetworkError> {
+        windows: &Windows,
+    ) -> Result<RawMaps, NetworkError> {
+        let Windows { side, stride, rows, cols } = *windows;
         let channels = model.manifest.outputs.len();
-        let mut outputs = Array3::from_elem((channels, grid[0], grid[1]), f32::NAN);
-        let mut distances = Array2::from_elem((grid[0], grid[1]), f32::NAN);
-        let positions: Vec<(usize, usize)> =
-            (0..grid[0]).flat_map(|i| (0..grid[1]).map(move |j| (i, j))).collect();
+        let mut outputs = Array3::from_elem((channels, rows, cols), f32::NAN);
+        let mut distance = Array2::from_elem((rows, cols), f32::NAN);
+        let positions: Vec<(usize, usize)> = (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j))).collect();
         for batch in positions.chunks(EXACT_BATCH) {
-            let mut windows = Array4::zeros((batch.len(), 1, window, window));
-            for (&(i, j), mut target) in batch.iter().zip(windows.axis_iter_mut(Axis(0))) {
+            let mut pixels = Array4::zeros((batch.len(), 1, side, side));
+            for (&(i, j), mut target) in batch.iter().zip(pixels.axis_iter_mut(Axis(0))) {
                 let (row, col) = (i * stride, j * stride);
-                target.assign(&image.slice(nds![row..row + window, col..col + window]).insert_axis(Axis(0)));
+                target.assign(&image.slice(nds![row..row + side, col..col + side]).insert_axis(Axis(0)));
             }
-            let (values, features) = model.network.forward_windows(self.upload(&windows));
+            let (values, features) = model.network.forward_windows(self.upload(&pixels));
             let values = download(values.reshape([batch.len() * channels]))?;
-            let distance = self.distances(features, window_features(model), 1).map(download).transpose()?;
+            let distances = self.distances(features, window_features(model), 1).map(download).transpose()?;
             for (n, &(i, j)) in batch.iter().enumerate() {
                 for (channel, &value) in values.iter().skip(n * channels).take(channels).enumerate() {
                     outputs[[channel, i, j]] = value;
                 }
-                if let Some(&value) = distance.as_ref().and_then(|distance| distance.get(n)) {
-                    distances[[i, j]] = value;
+                if let Some(&value) = distances.as_ref().and_then(|distances| distances.get(n)) {
+                    distance[[i, j]] = value;
                 }
             }
         }
-        Ok((outputs, distances))
+        Ok(RawMaps { outputs, distance })
     }
 
     /// Squared Mahalanobis distance of every window's site features; `None` without statistics.
@@ -224,7 +246,10 @@ impl Engine {
         let (whitening, mean) = self.whitening.as_ref()?;
         let sites = site_features(features, window, stride);
         let [batch, channels, rows, cols] = sites.dims();
-        let vectors = sites.reshape([batch, channels, rows * cols]).permute([1, 0, 2]).reshape([channels, batch * rows * cols]);
+        let vectors = sites
+            .reshape([batch, channels, rows * cols])
+            .permute([1, 0, 2])
+            .reshape([channels, batch * rows * cols]);
         let centred = vectors - mean.clone().reshape([channels, 1]);
         let whitened = whitening.clone().matmul(centred);
         Some((whitened.clone() * whitened).sum_dim(0).reshape([batch * rows * cols]))
@@ -273,7 +298,7 @@ fn window_features(model: &LoadedModel<Dcnn>) -> usize {
     }
 }
 
-fn download(tensor: Tensor<1>) -> Result<Vec<f32>, NetworkError> {
+pub(super) fn download(tensor: Tensor<1>) -> Result<Vec<f32>, NetworkError> {
     let data = tensor.try_into_data().map_err(|error| NetworkError::Execution(format!("{error:?}")))?;
     data.try_into_vec::<f32>().map_err(|error| NetworkError::Execution(format!("{error:?}")))
 }
@@ -283,7 +308,8 @@ fn shape_error(error: ndarray::ShapeError) -> NetworkError {
 }
 
 /// Turns network outputs into physical units.
-fn physical_maps(manifest: &Manifest, outputs: &Array3<f32>, feature_distance: Array2<f32>) -> PolarizationMaps {
+fn physical_maps(manifest: &Manifest, raw: RawMaps) -> PolarizationMaps {
+    let RawMaps { outputs, distance: feature_distance } = raw;
     let map = |name: &str| -> Array2<f32> {
         let channel = manifest.outputs.iter().position(|output| output.name == name);
         match (channel, manifest.output(name)) {
@@ -306,3 +332,7 @@ fn physical_maps(manifest: &Manifest, outputs: &Array3<f32>, feature_distance: A
         feature_distance,
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

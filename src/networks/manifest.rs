@@ -1,8 +1,9 @@
 //! `model.toml`: what a folder of weights is, what it wants to be fed and what it gives back.
 
-use super::dcnn::{Dcnn, DcnnConfig, POOLING, Padding};
+use super::dcnn::{Dcnn, DcnnConfig, FEATURE_CHANNELS, POOLING, Padding};
 use super::fcnn::{Fcnn, FcnnConfig};
 use super::features::{FeatureError, FeatureStatistics};
+use crate::config::InvalidSetting;
 use crate::preprocess::Normalisation;
 use burn::tensor::Device;
 use burn_store::{ModuleSnapshot, SafetensorsStore};
@@ -26,6 +27,8 @@ pub enum ModelError {
     Manifest { path: PathBuf, message: String },
     #[error("{path}: {key} = {value}: expected {expected}")]
     Value { path: PathBuf, key: &'static str, value: String, expected: String },
+    #[error("{path}: {source}")]
+    Setting { path: PathBuf, source: InvalidSetting },
     #[error("{path}: SHA-256 is {found}, the manifest says {expected}")]
     Checksum { path: PathBuf, expected: String, found: String },
     #[error("{path}: {message}")]
@@ -114,7 +117,20 @@ impl InputSpec {
             self.pixel_size_pm,
             |v| (1.0..=200.0).contains(v),
             "1 to 200 pm a pixel",
-        )
+        )?;
+        self.normalisation
+            .validate("input.normalisation")
+            .map_err(|source| ModelError::Setting { path: path.to_owned(), source })
+    }
+}
+
+impl OutputSpec {
+    fn validate(&self, path: &Path) -> Result<(), ModelError> {
+        check(path, "outputs.mean", self.mean, |v| v.is_finite(), "a finite number")?;
+        check(path, "outputs.scale", self.scale, |v| v.is_finite() && *v > 0.0, "a number above 0")?;
+        let [low, high] = self.trained_range;
+        let range = format!("[{low}, {high}]");
+        check(path, "outputs.trained_range", range, |_| low <= high, "[smallest, largest]")
     }
 }
 
@@ -128,7 +144,12 @@ fn check<T: ToString>(
     if holds(&value) {
         return Ok(());
     }
-    Err(ModelError::Value { path: path.to_owned(), key, value: value.to_string(), expected: expected.to_owned() })
+    Err(ModelError::Value {
+        path: path.to_owned(),
+        key,
+        value: value.to_string(),
+        expected: expected.to_owned(),
+    })
 }
 
 impl Manifest {
@@ -157,18 +178,31 @@ impl Manifest {
         std::fs::write(&path, text).map_err(|source| ModelError::Read { path, source })
     }
 
-    fn validate(&self, path: &Path) -> Result<(), ModelError> {
+    pub(super) fn validate(&self, path: &Path) -> Result<(), ModelError> {
         self.input.validate(path)?;
         check(path, "name", &self.name, |name| !name.is_empty(), "a name")?;
         match self.architecture {
             Architecture::Dcnn(config) => {
-                let fits = |px: &usize| (28..=512).contains(px) && px % POOLING == 0;
-                check(path, "architecture.window_px", config.window_px, fits, "an even number from 28 to 512")?;
+                let fits = |px: &usize| (28..=512).contains(px) && px.is_multiple_of(POOLING);
+                check(
+                    path,
+                    "architecture.window_px",
+                    config.window_px,
+                    fits,
+                    "an even number from 28 to 512",
+                )?;
                 let names: Vec<&str> = self.outputs.iter().map(|output| output.name.as_str()).collect();
                 let found = names.join(", ");
                 let expected = DCNN_OUTPUTS.join(", ");
                 check(path, "outputs", found, |_| names == DCNN_OUTPUTS, &expected)?;
-                check(path, "architecture.outputs", config.outputs, |&n| n == names.len(), "the number of [[outputs]]")
+                self.outputs.iter().try_for_each(|output| output.validate(path))?;
+                check(
+                    path,
+                    "architecture.outputs",
+                    config.outputs,
+                    |&n| n == names.len(),
+                    "the number of [[outputs]]",
+                )
             }
             Architecture::Fcnn(config) => {
                 check(path, "architecture.classes", config.classes, |&n| n == 3, "3 (B, A, background)")?;
@@ -252,7 +286,11 @@ fn read_checked(folder: &Path, file: &WeightsRef) -> Result<Vec<u8>, ModelError>
     Ok(bytes)
 }
 
-fn load_weights<M: ModuleSnapshot>(folder: &Path, file: &WeightsRef, network: &mut M) -> Result<(), ModelError> {
+fn load_weights<M: ModuleSnapshot>(
+    folder: &Path,
+    file: &WeightsRef,
+    network: &mut M,
+) -> Result<(), ModelError> {
     let bytes = read_checked(folder, file)?;
     let mut store = SafetensorsStore::from_bytes(Some(bytes));
     let weights = |message: String| ModelError::Weights { path: folder.join(&file.file), message };
@@ -262,8 +300,13 @@ fn load_weights<M: ModuleSnapshot>(folder: &Path, file: &WeightsRef, network: &m
 
 fn load_features(folder: &Path, file: &WeightsRef) -> Result<FeatureStatistics, ModelError> {
     let bytes = read_checked(folder, file)?;
-    FeatureStatistics::from_bytes(&bytes)
-        .map_err(|source| ModelError::Features { path: folder.join(&file.file), source })
+    let failed = |source| ModelError::Features { path: folder.join(&file.file), source };
+    let statistics = FeatureStatistics::from_bytes(&bytes).map_err(failed)?;
+    let (expected, found) = (FEATURE_CHANNELS, statistics.mean.len());
+    if found != expected {
+        return Err(failed(FeatureError::Length { name: "mean", expected, found }));
+    }
+    Ok(statistics)
 }
 
 /// Writes `bytes` beside the manifest and returns the reference to put into it.
@@ -282,7 +325,12 @@ pub(crate) fn write_part(folder: &Path, file: &str, bytes: &[u8]) -> Result<Weig
 /// When they cannot be read back from the device.
 pub(crate) fn weights_bytes<M: ModuleSnapshot>(folder: &Path, network: &M) -> Result<Vec<u8>, ModelError> {
     let failed = |message: String| ModelError::Weights { path: folder.to_owned(), message };
-    let mut store = SafetensorsStore::from_bytes(None);
+    // burn's own metadata lie in a hash map, whose order would make every file another.
+    let mut store = SafetensorsStore::from_bytes(None).clear_metadata();
     network.save_into(&mut store).map_err(|error| failed(error.to_string()))?;
     store.get_bytes().map_err(|error| failed(error.to_string()))
 }
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

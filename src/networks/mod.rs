@@ -3,6 +3,7 @@
 //! - [`Dcnn`]: the sliding-window regressor of Nelson et al. (three convolution blocks, fully connected head).
 //! - [`Fcnn`]: the U-net with a dilated bottleneck of FerroNet, as in AtomAI.
 //! - [`Manifest`]: `model.toml` beside the weights; a model that does not match it is refused.
+//! - [`write_untrained`]: model folders with random weights, for tests and measurements of speed.
 //! - [`Engine`]: both networks on one device, from a prepared frame to plain arrays. No burn type leaves this module.
 
 mod dcnn;
@@ -12,6 +13,7 @@ mod engine;
 mod fcnn;
 mod features;
 mod manifest;
+mod untrained;
 
 pub use dcnn::{Dcnn, DcnnConfig, Padding};
 pub(crate) use dcnn::{FEATURE_CHANNELS, POOLING, site_features};
@@ -22,6 +24,7 @@ pub use features::{FeatureAccumulator, FeatureError, FeatureStatistics};
 pub use manifest::{
     Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, TrainingRecord, WeightsRef,
 };
+pub use untrained::write_untrained;
 pub(crate) use manifest::{weights_bytes, write_part};
 
 /// Slope of every LeakyReLU (AtomAI's default).
