@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `ferrostem`: see `ferrostem --help`.
+
+fn main() -> std::process::ExitCode {
+    ferrostem::cli::main()
+}

@@ -96,6 +96,11 @@ impl Tracker {
         Self { settings, tracks: Vec::new(), frames: 0, next_id: 1 }
     }
 
+    /// Applies new settings to what is remembered.
+    pub const fn set_settings(&mut self, settings: TrackerSettings) {
+        self.settings = settings;
+    }
+
     /// Turns ranked sites into candidates: a site seen before keeps its id, one that was rejected or done is left out.
     pub fn track(&mut self, sites: Vec<Site>, frame: &Frame, model: &str, now_ns: u64) -> Vec<Candidate> {
         self.frames += 1;

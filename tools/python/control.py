@@ -3,7 +3,7 @@
     python control.py status
     python control.py snapshot
     python control.py ack candidate_id=7 verdict=accepted
-    python control.py configure set='{"flags.ood_p_value": 0.001}'
+    python control.py configure set='{"flags.ood.alpha": 0.001}'
     python control.py record_start path=session.h5
 
 Prints the reply's result as JSON; the exit status is 1 where the request failed. Needs pyzmq.

@@ -1,0 +1,190 @@
+//! `ferrostem analyze`: all stages on files, without sockets.
+
+use super::say;
+use crate::config::Config;
+use crate::figure;
+use crate::ingest::validate::validate;
+use crate::ingest::SourceSettings;
+use crate::pipeline::{Analyzer, now_ns};
+use crate::session::{OpenOptions, RecordSettings, Recorder, SessionHeader, open};
+use anyhow::Context as _;
+use clap::Args;
+use ferrostem_proto::ResultMessage;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(Debug, Args)]
+pub(super) struct AnalyzeArgs {
+    /// Session, NSID file, .npy, or any HDF5 file with --dataset.
+    file: PathBuf,
+    /// Path of the images in the HDF5 file.
+    #[arg(long)]
+    dataset: Option<String>,
+    /// Pixel size; overrides the file's. Without either it is estimated from the lattice.
+    #[arg(long, value_name = "PM")]
+    pixel_size_pm: Option<f64>,
+    /// Material: its lattice parameter calibrates, its symmetry judges mistilt.
+    #[arg(long)]
+    material: Option<String>,
+    /// Session file to write.
+    #[arg(long, value_name = "FILE.h5")]
+    out: Option<PathBuf>,
+    /// Folder for pictures of each frame.
+    #[arg(long, value_name = "DIR")]
+    png: Option<PathBuf>,
+    /// Model folder, name of a shipped model, or none.
+    #[arg(long, value_name = "DIR")]
+    dcnn: Option<String>,
+    /// Model folder, name of a shipped model, or none.
+    #[arg(long, value_name = "DIR")]
+    fcnn: Option<String>,
+    /// Feed the networks the file's own pixels.
+    #[arg(long)]
+    native_scale: bool,
+    /// Run the DCNN window by window.
+    #[arg(long)]
+    exact_windows: bool,
+    /// One JSON line a frame.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: super::ConfigArgs,
+}
+
+impl AnalyzeArgs {
+    fn config(&self) -> anyhow::Result<Config> {
+        let mut config = self.config.load()?;
+        if let Some(material) = &self.material {
+            config.material.clone_from(material);
+        }
+        if let Some(dcnn) = &self.dcnn {
+            config.models.dcnn.clone_from(dcnn);
+        }
+        if let Some(fcnn) = &self.fcnn {
+            config.models.fcnn.clone_from(fcnn);
+        }
+        config.models.exact_windows |= self.exact_windows;
+        config.preprocess.native_scale |= self.native_scale;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+pub(super) fn analyze(args: &AnalyzeArgs) -> anyhow::Result<()> {
+    let config = args.config()?;
+    let options = OpenOptions { dataset: args.dataset.clone(), ..OpenOptions::default() };
+    let mut reader = open(&args.file, &options)?;
+    let source = config.sources.first().cloned().unwrap_or_default();
+    let mut analyzer = Analyzer::new(&config)?;
+    let mut recorder = match &args.out {
+        None => None,
+        Some(path) => {
+            let header = SessionHeader {
+                config_toml: config.to_toml()?,
+                models: analyzer.engine().model_ids(),
+                created_ns: now_ns(),
+            };
+            Some(Recorder::create(path, &RecordSettings::default(), &header)?)
+        }
+    };
+    let stem = args.file.file_stem().map_or_else(|| "frame".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let source = SourceSettings { acquisition: stem.clone(), max_side_px: 1 << 16, ..source };
+    let frames = reader.len();
+    let bar = progress(frames, args.json);
+    for index in 0..frames {
+        let recorded = reader.frame(index)?;
+        let mut message = recorded.message;
+        if let Some(pixel_size_pm) = args.pixel_size_pm {
+            message.pixel_size_pm = Some([pixel_size_pm; 2]);
+        }
+        let frame = validate(message, &source, &stem, recorded.t_ns.unwrap_or_else(now_ns))
+            .with_context(|| format!("{}, frame {index}", args.file.display()))?;
+        let frame = Arc::new(frame);
+        let mut result = analyzer
+            .analyze(Arc::clone(&frame))
+            .with_context(|| format!("{}, frame {index}", args.file.display()))?;
+        result.timing.t_published_ns = now_ns();
+        if let Some(recorder) = &mut recorder {
+            recorder.frame(&frame)?;
+            recorder.result(&result)?;
+        }
+        if let Some(folder) = &args.png {
+            let name = if frames == 1 { stem.clone() } else { format!("{stem}_{index:04}") };
+            figure::write_all(folder, &name, &frame.pixels, &result)?;
+        }
+        let summary = summary(&result);
+        bar.suspend(|| if args.json { say(&summary) } else { say(sentence(&result, &summary)) })?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if let Some(recorder) = recorder {
+        recorder.finish()?;
+    }
+    Ok(())
+}
+
+fn progress(frames: usize, json: bool) -> ProgressBar {
+    if json || frames < 2 {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(frames as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} frame {pos}/{len} {per_sec} left {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Mean and standard deviation of what was measured.
+fn moments(values: &[f32]) -> (f64, f64, usize) {
+    let finite: Vec<f64> = values.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v)).collect();
+    let n = finite.len().max(1) as f64;
+    let mean = finite.iter().sum::<f64>() / n;
+    let variance = finite.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    (mean, variance.sqrt(), finite.len())
+}
+
+fn summary(result: &ResultMessage) -> Value {
+    let of = |values: &[f32]| {
+        let (mean, std, measured) = moments(values);
+        if measured == 0 { Value::Null } else { json!({ "mean": mean, "std": std }) }
+    };
+    let (.., measured) = moments(result.p_x.values());
+    let flagged = result.ood.flag.values().iter().filter(|&&flag| flag != 0).count();
+    json!({
+        "acquisition": result.acquisition,
+        "seq": result.seq,
+        "calibration": result.calibration,
+        "windows": result.p_x.values().len(),
+        "measured": measured,
+        "p_x": of(result.p_x.values()),
+        "p_y": of(result.p_y.values()),
+        "p_sigma": of(result.p_sigma.values()),
+        "cell_a": of(result.cell_a.values()),
+        "cell_b": of(result.cell_b.values()),
+        "ood_flagged": flagged,
+        "columns": result.columns.row.len(),
+        "mistilt_states": result.mistilt.state.values(),
+        "candidates": result.candidates,
+        "stages_us": result.timing.stages_us.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+    })
+}
+
+fn sentence(result: &ResultMessage, summary: &Value) -> String {
+    let (p_x, p_x_std, measured) = moments(result.p_x.values());
+    let (p_y, p_y_std, _) = moments(result.p_y.values());
+    let (a, ..) = moments(result.cell_a.values());
+    let (b, ..) = moments(result.cell_b.values());
+    let [row_pm, col_pm] = result.calibration.pixel_size_pm;
+    format!(
+        "{} frame {}: pixel {row_pm:.3} x {col_pm:.3} pm ({:?}), P = ({p_x:.1} ± {p_x_std:.1}, {p_y:.1} ± {p_y_std:.1}) pm, \
+         cell {a:.1} x {b:.1} pm over {measured} windows, {} flagged, {} columns, {} candidates",
+        result.acquisition,
+        result.seq,
+        result.calibration.source,
+        summary["ood_flagged"],
+        result.columns.row.len(),
+        result.candidates.len(),
+    )
+}
