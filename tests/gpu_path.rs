@@ -80,7 +80,7 @@ fn a_vulkan_adapter_gives_what_the_cpu_gives() -> Result<()> {
         let dcnn_s = started.elapsed().as_secs_f64();
         let probabilities = engine.fcnn(&image)?.context("no FCNN")?;
         let both_s = started.elapsed().as_secs_f64();
-        eprintln!("{}: DCNN {dcnn_s:.1} s, then FCNN {:.1} s", engine.device_name(), both_s - dcnn_s);
+        eprintln!("{}: DCNN {dcnn_s:.2} s, then FCNN {:.2} s", engine.device_name(), both_s - dcnn_s);
         Ok((maps, probabilities))
     };
     let (cpu_maps, cpu_probabilities) = run(DeviceChoice::Cpu)?;
