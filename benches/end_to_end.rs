@@ -3,6 +3,13 @@
 //!
 //! `cargo bench --bench end_to_end -- [--device DEVICE] [--frames N] [--overhead-frames N]`
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test or a bench that cannot go on says so"
+)]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

@@ -1,5 +1,12 @@
 //! Each stage by itself, on simulated frames of 256², 512² and 1024² pixels.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test or a bench that cannot go on says so"
+)]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

@@ -119,3 +119,26 @@ pub struct ClassicalCell {
     /// pm².
     pub cell_area: f64,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test's own ramp has the length of its shape")]
+impl Frame {
+    /// A ramp of `rows` x `cols` px, for tests of what lies behind the pixels.
+    pub(crate) fn blank(rows: usize, cols: usize, rotation_rad: f64) -> Self {
+        let pixels = Array2::from_shape_fn((rows, cols), |(row, col)| (row + col) as f32);
+        let values: Vec<f32> = pixels.iter().copied().collect();
+        Self {
+            source: "test".to_owned(),
+            acquisition: "a".to_owned(),
+            seq: 7,
+            pixels,
+            raw: Arc::new(PixelArray::from_f32([rows, cols], &values).unwrap()),
+            scan: ScanGeometry { rotation_rad, ..ScanGeometry::default() },
+            times: FrameTimes::default(),
+            channel: "HAADF".to_owned(),
+            state: FrameState::Complete,
+            valid_rows: 0..rows,
+            user_data: JsonMap::default(),
+        }
+    }
+}

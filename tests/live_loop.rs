@@ -1,5 +1,12 @@
 //! The daemon over real sockets: a frame goes in, everything that is promised comes out.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test or a bench that cannot go on says so"
+)]
+
 mod support;
 
 use ferrostem::pipeline::Daemon;

@@ -34,30 +34,8 @@ pub fn grid_centre(grid: &GridSpec, row: usize, col: usize) -> PixelPosition {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::frame::{FrameTimes, ScanGeometry};
-    use ferrostem_proto::{FrameState, JsonMap, PixelArray};
-    use ndarray::Array2;
-    use std::sync::Arc;
-
-    pub(in crate::flags) fn blank_frame(rows: usize, cols: usize, rotation_rad: f64) -> Frame {
-        let pixels = Array2::from_shape_fn((rows, cols), |(r, c)| (r + c) as f32);
-        let values: Vec<f32> = pixels.iter().copied().collect();
-        Frame {
-            source: "test".to_owned(),
-            acquisition: "a".to_owned(),
-            seq: 7,
-            pixels,
-            raw: Arc::new(PixelArray::from_f32([rows, cols], &values).unwrap()),
-            scan: ScanGeometry { rotation_rad, ..ScanGeometry::default() },
-            times: FrameTimes::default(),
-            channel: "HAADF".to_owned(),
-            state: FrameState::Complete,
-            valid_rows: 0..rows,
-            user_data: JsonMap::default(),
-        }
-    }
 
     fn calibration(row: f64, col: f64) -> Calibration {
         Calibration { pixel_size_pm: [row, col], source: CalibrationSource::Frame }
@@ -76,13 +54,13 @@ pub(super) mod tests {
             (quarter, [20.0, 10.0], (99.5, 99.5), (1.0, 0.5), (1.0, 0.0)),
         ];
         for (rotation, [row_pm, col_pm], (row, col), (y, x), (x_nm, y_nm)) in cases {
-            let frame = blank_frame(100, 200, rotation);
+            let frame = Frame::blank(100, 200, rotation);
             let (frac, nm) = locate(PixelPosition { row, col }, &frame, &calibration(row_pm, col_pm));
             assert!((frac.y - y).abs() < 1e-12 && (frac.x - x).abs() < 1e-12);
             assert!((nm.x - x_nm).abs() < 1e-12 && (nm.y - y_nm).abs() < 1e-12, "{nm:?}");
         }
         let unknown = Calibration { pixel_size_pm: [15.0, 15.0], source: CalibrationSource::None };
-        let (_, nm) = locate(PixelPosition::default(), &blank_frame(40, 40, 0.0), &unknown);
+        let (_, nm) = locate(PixelPosition::default(), &Frame::blank(40, 40, 0.0), &unknown);
         assert!(nm.x.is_nan() && nm.y.is_nan());
     }
 }

@@ -174,3 +174,62 @@ impl Tracker {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferrostem_proto::{FractionalPosition, PixelPosition, StagePosition};
+
+    fn site(kind: CandidateKind, y: f64, x: f64) -> Site {
+        Site {
+            kind,
+            px: PixelPosition::default(),
+            frac: FractionalPosition { y: 0.5, x: 0.5 },
+            nm: StagePosition { x, y, rotation_rad: 0.0 },
+            score: 1.0,
+            p_value: f64::NAN,
+            reason: String::new(),
+        }
+    }
+
+    fn scanned_at(seq: u64, center_nm: [f64; 2]) -> Frame {
+        let mut frame = Frame::blank(32, 32, 0.0);
+        frame.seq = seq;
+        frame.scan.center_nm = center_nm;
+        frame
+    }
+
+    #[test]
+    fn a_site_keeps_its_id_when_the_scan_moves() {
+        let mut tracker = Tracker::new(TrackerSettings::default());
+        let ood = CandidateKind::Ood;
+        let first = tracker.track(vec![site(ood, 2.0, 3.0)], &scanned_at(1, [0.0, 0.0]), "m", 0);
+        // The scan was centred on the site, which drifted by 0.3 nm; a wall stands at the same place.
+        let sites = vec![site(CandidateKind::DomainWall, 0.0, 0.0), site(ood, 0.0, 0.3)];
+        let second = tracker.track(sites, &scanned_at(2, [2.0, 3.0]), "m", 0);
+        assert_eq!(second[1].id, first[0].id);
+        assert_eq!((second[1].first_seq, second[1].seq), (1, 2));
+        assert_ne!(second[0].id, first[0].id);
+        let elsewhere = tracker.track(vec![site(ood, 2.0, 0.0)], &scanned_at(3, [2.0, 3.0]), "m", 0);
+        assert_ne!(elsewhere[0].id, first[0].id);
+    }
+
+    #[test]
+    fn finished_sites_are_not_offered_again_and_old_ones_are_forgotten() {
+        let settings = TrackerSettings { forget_after_frames: 2, ..TrackerSettings::default() };
+        let mut tracker = Tracker::new(settings);
+        let at = |y| vec![site(CandidateKind::Ood, y, 0.0)];
+        let frame = scanned_at(1, [0.0, 0.0]);
+        let (done, accepted) =
+            (tracker.track(at(0.0), &frame, "m", 5)[0].id, tracker.track(at(9.0), &frame, "m", 5)[0].id);
+        assert!(tracker.acknowledge(done, Verdict::Done) && tracker.acknowledge(accepted, Verdict::Accepted));
+        assert!(!tracker.acknowledge(999, Verdict::Done));
+        assert!(tracker.track(at(0.0), &frame, "m", 5).is_empty());
+        assert_eq!(tracker.track(at(9.0), &frame, "m", 5)[0].id, accepted);
+        for _ in 0..4 {
+            tracker.track(Vec::new(), &frame, "m", 5);
+        }
+        assert_ne!(tracker.track(at(9.0), &frame, "m", 5)[0].id, accepted);
+        assert!(tracker.track(at(0.0), &frame, "m", 5).is_empty());
+    }
+}

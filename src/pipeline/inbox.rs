@@ -104,10 +104,9 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flags::geometry::tests::blank_frame;
 
     fn frame(seq: u64) -> Arc<Frame> {
-        Arc::new(Frame { seq, ..blank_frame(32, 32, 0.0) })
+        Arc::new(Frame { seq, ..Frame::blank(32, 32, 0.0) })
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! What whole-program tests share: a frames lane, a collector of results, and models without training.
 
 #![allow(dead_code, reason = "each test program uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test or a bench that cannot go on says so"
+)]
 
 use bytes::Bytes;
 use ferrostem::config::Config;
