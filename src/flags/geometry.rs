@@ -34,14 +34,14 @@ pub fn grid_centre(grid: &GridSpec, row: usize, col: usize) -> PixelPosition {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::frame::{FrameTimes, ScanGeometry};
     use ferrostem_proto::{FrameState, JsonMap, PixelArray};
     use ndarray::Array2;
     use std::sync::Arc;
 
-    pub(in crate::flags) fn blank_frame(rows: usize, cols: usize, rotation_rad: f64) -> Frame {
+    pub(crate) fn blank_frame(rows: usize, cols: usize, rotation_rad: f64) -> Frame {
         let pixels = Array2::from_shape_fn((rows, cols), |(r, c)| (r + c) as f32);
         let values: Vec<f32> = pixels.iter().copied().collect();
         Frame {

@@ -27,7 +27,6 @@ pub use manifest::{
 };
 pub(crate) use manifest::{weights_bytes, write_part};
 pub use untrained::write_untrained;
-pub use untrained::write_untrained;
 
 /// Slope of every LeakyReLU (AtomAI's default).
 pub(crate) const LEAKY_SLOPE: f64 = 0.01;
