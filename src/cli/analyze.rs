@@ -178,13 +178,20 @@ fn sentence(result: &ResultMessage, summary: &Value) -> String {
     let (a, ..) = moments(result.cell_a.values());
     let (b, ..) = moments(result.cell_b.values());
     let [row_pm, col_pm] = result.calibration.pixel_size_pm;
+    let field = if measured == 0 {
+        "no window measured".to_owned()
+    } else {
+        format!(
+            "P = ({p_x:.1} ± {p_x_std:.1}, {p_y:.1} ± {p_y_std:.1}) pm, cell {a:.1} x {b:.1} pm over {measured} windows, \
+             {} flagged",
+            summary["ood_flagged"]
+        )
+    };
     format!(
-        "{} frame {}: pixel {row_pm:.3} x {col_pm:.3} pm ({:?}), P = ({p_x:.1} ± {p_x_std:.1}, {p_y:.1} ± {p_y_std:.1}) pm, \
-         cell {a:.1} x {b:.1} pm over {measured} windows, {} flagged, {} columns, {} candidates",
+        "{} frame {}: pixel {row_pm:.3} x {col_pm:.3} pm ({:?}), {field}, {} columns, {} candidates",
         result.acquisition,
         result.seq,
         result.calibration.source,
-        summary["ood_flagged"],
         result.columns.row.len(),
         result.candidates.len(),
     )
