@@ -5,7 +5,6 @@
 //! A tile whose domains do not tell the offset from the magnitude (a single variant) is *undetermined*. A material
 //! without polar variants has the mean of P as its offset.
 
-use super::ood::OodEvidence;
 use super::{Evidence, Reference};
 use crate::config::InvalidSetting;
 use crate::frame::PolarizationMaps;
@@ -89,15 +88,15 @@ const NOT_EVALUATED: TileVerdict =
 const MIN_WINDOWS: usize = 12;
 /// Rounds of assigning windows to variants.
 const ROUNDS: usize = 25;
-/// A polar magnitude below this many residual standard deviations is none.
-const MIN_MAGNITUDE_SIGMAS: f64 = 1.5;
+/// Domains whose P lie nearer to each other than this many residual standard deviations may be one domain, split.
+const MIN_SEPARATION_SIGMAS: f64 = 4.0;
 /// Side of the patch, pm, over which neighbouring windows share their error: a window's inner two cells.
 const CORRELATION_PM: f64 = 800.0;
 
 pub(super) fn evaluate(
     evidence: &Evidence<'_>,
     reference: &Reference,
-    ood: &OodEvidence,
+    passed_over: &Array2<bool>,
     settings: &MistiltSettings,
 ) -> MistiltMap {
     let grid = &evidence.fields.grid;
@@ -127,7 +126,7 @@ pub(super) fn evaluate(
         (true, Some(angle)) => Some(reference.material.variants.iter().map(|v| turned(*v, angle)).collect()),
     };
     let verdicts = Array2::from_shape_fn((n_rows, n_cols), |(i, j)| {
-        let vectors = tile_vectors(maps, ood, span(i, n_rows, rows), span(j, n_cols, cols));
+        let vectors = tile_vectors(maps, passed_over, span(i, n_rows, rows), span(j, n_cols, cols));
         if vectors.len() < MIN_WINDOWS {
             return NOT_EVALUATED;
         }
@@ -156,15 +155,15 @@ fn turned([x, y]: [f64; 2], angle: f64) -> Vector2<f64> {
     Vector2::new(x * cos + y * sin, y * cos - x * sin)
 }
 
-/// P of the tile's windows that were measured and are not out of distribution.
+/// P of the tile's windows that were measured and are not passed over.
 fn tile_vectors(
     maps: &PolarizationMaps,
-    ood: &OodEvidence,
+    passed_over: &Array2<bool>,
     rows: std::ops::Range<usize>,
     cols: std::ops::Range<usize>,
 ) -> Vec<Vector2<f64>> {
     rows.flat_map(|i| cols.clone().map(move |j| [i, j]))
-        .filter(|&at| ood.flag.get(at).is_none_or(|&flag| flag == 0))
+        .filter(|&at| passed_over.get(at) != Some(&true))
         .filter_map(|at| {
             let p = Vector2::new(f64::from(*maps.p_x.get(at)?), f64::from(*maps.p_y.get(at)?));
             (p.x.is_finite() && p.y.is_finite()).then_some(p)
@@ -252,9 +251,18 @@ fn variant_offset(
             *share += 1;
         }
     }
-    shares.sort_unstable_by(|a, b| b.cmp(a));
-    let second = shares.get(1).copied().unwrap_or(0) as f64 / n;
-    if second < min_share || magnitude < MIN_MAGNITUDE_SIGMAS * residual.sqrt() {
+    let populated: Vec<&Vector2<f64>> = variants
+        .iter()
+        .zip(&shares)
+        .filter(|(_, share)| **share as f64 >= min_share * n)
+        .map(|(variant, _)| variant)
+        .collect();
+    let nearest = populated
+        .iter()
+        .enumerate()
+        .flat_map(|(k, a)| populated.iter().skip(k + 1).map(move |b| (*a - *b).norm()))
+        .min_by(f64::total_cmp)?;
+    if magnitude * nearest < MIN_SEPARATION_SIGMAS * residual.sqrt() {
         return None;
     }
     let covariance = normal.try_inverse()? * (residual / independent);
@@ -324,6 +332,19 @@ mod tests {
             alarms += u32::from(found.state == TileState::Suspect);
         }
         assert!(alarms <= 2, "{alarms} of 200");
+    }
+
+    #[test]
+    fn a_noisy_single_domain_is_not_split_in_two() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(9);
+        let noise = Normal::new(0.0, 7.0).unwrap();
+        // Between two variants, where the split is easiest.
+        let axes: Vec<Vector2<f64>> =
+            [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]].into_iter().map(|v| turned(v, 0.0)).collect();
+        let vectors: Vec<Vector2<f64>> = (0..200)
+            .map(|_| Vector2::new(-12.0 + noise.sample(&mut rng), 20.0 + noise.sample(&mut rng)))
+            .collect();
+        assert_eq!(verdict(&vectors, &axes).state, TileState::Undetermined);
     }
 
     #[test]

@@ -80,8 +80,11 @@ pub struct Flagged {
 pub fn evaluate(evidence: &Evidence<'_>, reference: &Reference, settings: &FlagSettings) -> Flagged {
     let maps = evidence.fields.polarization.as_ref();
     let ood = ood::evaluate(maps, reference, &settings.ood);
-    let mistilt = mistilt::evaluate(evidence, reference, &ood, &settings.mistilt);
     let walls = walls::find(evidence, &ood, &settings.walls);
+    // A window that looks at both sides of a wall measures neither, and one unlike the training set nothing.
+    let mut passed_over = walls::near(evidence, &walls);
+    passed_over.zip_mut_with(&ood.flag, |passed_over, &flag| *passed_over |= flag != 0);
+    let mistilt = mistilt::evaluate(evidence, reference, &passed_over, &settings.mistilt);
     let sites = candidates::rank(evidence, &ood, &mistilt, &walls, &settings.candidates);
     Flagged { ood, mistilt, sites }
 }
