@@ -23,7 +23,8 @@ pub struct MistiltSettings {
     pub alpha: f64,
     /// … and its offset is longer than this, pm.
     pub min_offset_pm: f64,
-    /// Standard deviation of the network's own bias per component, pm: an offset within it proves nothing.
+    /// Standard deviation of the network's own bias per component, pm: an offset within it proves nothing. The default
+    /// fits the first networks that ship.
     pub bias_pm: f64,
     /// Smallest share of a tile's windows that a second variant must hold for the tile to be judged.
     pub min_variant_share: f64,
@@ -31,7 +32,7 @@ pub struct MistiltSettings {
 
 impl Default for MistiltSettings {
     fn default() -> Self {
-        Self { tile_nm: 4.0, alpha: 0.01, min_offset_pm: 3.0, bias_pm: 1.0, min_variant_share: 0.1 }
+        Self { tile_nm: 4.0, alpha: 0.01, min_offset_pm: 3.0, bias_pm: 3.0, min_variant_share: 0.1 }
     }
 }
 
@@ -307,7 +308,7 @@ mod tests {
     }
 
     fn verdict(vectors: &[Vector2<f64>], variants: &[Vector2<f64>]) -> TileVerdict {
-        judge(vectors, variants, 0.25, &MistiltSettings::default())
+        judge(vectors, variants, 0.25, &MistiltSettings { bias_pm: 1.0, ..MistiltSettings::default() })
     }
 
     #[test]

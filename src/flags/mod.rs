@@ -80,7 +80,8 @@ pub struct Flagged {
 pub fn evaluate(evidence: &Evidence<'_>, reference: &Reference, settings: &FlagSettings) -> Flagged {
     let maps = evidence.fields.polarization.as_ref();
     let ood = ood::evaluate(maps, reference, &settings.ood);
-    let walls = walls::find(evidence, &ood, &settings.walls);
+    let walls =
+        if reference.material.polar { walls::find(evidence, &ood, &settings.walls) } else { Vec::new() };
     // A window that looks at both sides of a wall measures neither, and one unlike the training set nothing.
     let mut passed_over = walls::near(evidence, &walls);
     passed_over.zip_mut_with(&ood.flag, |passed_over, &flag| *passed_over |= flag != 0);
