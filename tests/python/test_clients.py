@@ -242,7 +242,7 @@ def published(daemon, sender, image):
         wait_for_subscription(daemon, latest)
         publish_frame.send_frame(sender, np.load(path), 5, **fields)
         of_frame = lambda m: m["acquisition"] == path.stem and m["seq"] == 5  # noqa: E731
-        wanted = {"result": of_frame, "candidates": of_frame, "status": lambda m: m["last_seq"] == 5}
+        wanted = {"result": of_frame, "candidates": of_frame, "status": lambda m: m.get("last_seq") == 5}
         messages = receive(results, wanted, time.monotonic() + RESULT_WITHIN_S)
         while True:
             assert latest.poll(10_000), "nothing on the latest lane"
