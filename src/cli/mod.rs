@@ -11,7 +11,7 @@ mod train;
 
 use crate::config::{Config, ConfigError};
 use clap::{Args, Parser, Subcommand};
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -90,7 +90,12 @@ pub fn main() -> ExitCode {
     if !quiet {
         let filter = tracing_subscriber::EnvFilter::try_from_env("FERROSTEM_LOG")
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("ferrostem=info,warn"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        let colours = std::io::stderr().is_terminal();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(colours)
+            .init();
     }
     let outcome = match cli.command {
         Command::Run(args) => run::run(&args),

@@ -8,13 +8,14 @@
 //!
 //! - [`stages`]: what is computed, without threads; `analyze` calls it too.
 //! - [`inbox`]: the mailbox of live mode and the queue of lossless mode.
-//! - [`daemon`]: the threads and the lanes around them. - [`control`]: what the control lane can ask for.
+//! - `threads`: prepare, compute and finish. - [`daemon`]: the lanes and sources around them. - [`control`]: what the control lane can ask for.
 
 pub mod control;
 pub mod daemon;
 pub mod inbox;
 mod result;
 pub mod stages;
+mod threads;
 
 pub use daemon::{Daemon, DaemonError};
 pub use stages::{Analyzer, StageError, Stages};
