@@ -46,7 +46,7 @@ impl Options {
     }
 }
 
-/// One row: the frames' round trips and what each stage took at the median.
+/// One row: the frames' round trips and what each stage took.
 struct Row {
     round_trips: Vec<Duration>,
     stages_us: Vec<(String, Vec<u64>)>,
@@ -64,9 +64,10 @@ impl Row {
         for (stage, times) in &self.stages_us {
             let mut sorted = times.clone();
             sorted.sort_unstable();
-            let median = sorted[sorted.len() / 2] as f64 / 1e3;
-            if median >= 0.05 {
-                write!(text, "{stage} {median:.1}, ").unwrap();
+            let at =
+                |percent: usize| sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)] as f64 / 1e3;
+            if at(50) >= 0.05 {
+                write!(text, "{stage} {:.1} / {:.1}, ", at(50), at(99)).unwrap();
             }
         }
         text.trim_end_matches(", ").to_owned()
@@ -118,7 +119,7 @@ fn main() {
     let mut out = std::io::stdout();
     writeln!(
         out,
-        "| networks | frame | frames | p50 ms | p99 ms | stages, median ms |\n|---|---|---|---|---|---|"
+        "| networks | frame | frames | p50 ms | p99 ms | stages, p50 / p99 ms |\n|---|---|---|---|---|---|"
     )
     .unwrap();
     for (with_networks, frames) in [(false, options.overhead_frames), (true, options.frames)] {
