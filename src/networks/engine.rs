@@ -275,7 +275,7 @@ fn window_features(model: &LoadedModel<Dcnn>) -> usize {
 
 fn download(tensor: Tensor<1>) -> Result<Vec<f32>, NetworkError> {
     let data = tensor.try_into_data().map_err(|error| NetworkError::Execution(format!("{error:?}")))?;
-    data.into_vec::<f32>().map_err(|error| NetworkError::Execution(format!("{error:?}")))
+    data.try_into_vec::<f32>().map_err(|error| NetworkError::Execution(format!("{error:?}")))
 }
 
 fn shape_error(error: ndarray::ShapeError) -> NetworkError {

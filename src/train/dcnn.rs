@@ -13,7 +13,7 @@ use crate::networks::{
 use crate::simulate::TruthCell;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use ferrostem_proto::GridSpec;
-use ndarray::{Array2, Array4, s as nds};
+use ndarray::{Array2, Array4};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -218,7 +218,7 @@ impl Judged {
         metrics.insert("rms_p_truth_pm".to_owned(), rms(self.truth_p.iter().copied()));
         for (name, range) in [("10_30", 10.0..30.0), ("30_100", 30.0..100.0), ("100_300", 100.0..300.0), ("300_2000", 300.0..2001.0)] {
             let pick = |errors: &[f64]| -> Vec<f64> {
-                errors.iter().zip(&self.dose).filter(|(_, dose)| range.contains(dose)).map(|(e, _)| *e).collect()
+                errors.iter().zip(&self.dose).filter(|(_, dose)| range.contains(*dose)).map(|(e, _)| *e).collect()
             };
             let errors: Vec<f64> = self.errors.iter().take(2).flat_map(|errors| pick(errors)).collect();
             if !errors.is_empty() {
@@ -321,7 +321,7 @@ impl DcnnTask {
 
 fn read(tensor: Tensor<4>) -> Result<Vec<f32>, TrainError> {
     let data = tensor.try_into_data().map_err(|error| TrainError::Execution(format!("{error:?}")))?;
-    data.into_vec::<f32>().map_err(|error| TrainError::Execution(format!("{error:?}")))
+    data.try_into_vec::<f32>().map_err(|error| TrainError::Execution(format!("{error:?}")))
 }
 
 /// Trains a DCNN and writes its model folder `output/<name>`.
@@ -373,6 +373,7 @@ fn covered(grid: &GridSpec, window: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndarray::s as nds;
 
     #[test]
     fn a_batch_is_the_same_for_the_same_step_and_its_targets_are_in_range() {

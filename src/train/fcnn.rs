@@ -105,7 +105,7 @@ impl Task for FcnnTask {
             let probabilities = network.probabilities(upload(std::slice::from_ref(&image), device));
             let [_, classes, rows, cols] = probabilities.dims();
             let data = probabilities.try_into_data().map_err(|e| TrainError::Execution(format!("{e:?}")))?;
-            let values = data.into_vec::<f32>().map_err(|e| TrainError::Execution(format!("{e:?}")))?;
+            let values = data.try_into_vec::<f32>().map_err(|e| TrainError::Execution(format!("{e:?}")))?;
             let probabilities = Array3::from_shape_vec((classes, rows, cols), values)
                 .map_err(|error| TrainError::Execution(error.to_string()))?;
             let valid = Array2::from_elem((rows, cols), true);

@@ -43,11 +43,12 @@ pub(super) fn run<T: Task>(
     let training = device.clone().autodiff();
     let checkpoint = Checkpoint::new(folder);
     let optimizer: ModuleOptimizer = AdamConfig::new().with_epsilon(1e-8).init();
-    let (mut network, mut optimizer, first) = checkpoint.resume(network.to_device(&training), optimizer, &training)?;
+    let (network, mut optimizer, first) = checkpoint.resume(network.to_device(&training), optimizer, &training)?;
     let bar = progress_bar(schedule.steps, first);
     let mut log = Log::open(&folder.join("log.csv"))?;
 
-    std::thread::scope(|scope| -> Result<(), TrainError> {
+    let network = std::thread::scope(|scope| -> Result<T::Network, TrainError> {
+        let mut network = network;
         let (sender, batches) = crossbeam_channel::bounded(BATCHES_AHEAD);
         scope.spawn(move || {
             for step in first..schedule.steps {
@@ -76,7 +77,7 @@ pub(super) fn run<T: Task>(
                 checkpoint.save(&network, &optimizer, step + 1)?;
             }
         }
-        Ok(())
+        Ok(network)
     })?;
     bar.finish();
     let network = network.valid().to_device(device);
