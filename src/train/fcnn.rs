@@ -213,6 +213,7 @@ pub fn train_fcnn(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::Schedule;
 
     #[test]
     fn columns_are_matched_by_sublattice_and_distance() {
@@ -248,5 +249,53 @@ mod tests {
             assert!((0.05..0.15).contains(&share(0)), "{}", share(0));
             assert!((0.05..0.15).contains(&share(1)), "{}", share(1));
         }
+    }
+
+    /// A task whose power fails at a step.
+    struct Interrupted<'a> {
+        task: &'a FcnnTask,
+        at: u64,
+    }
+
+    impl Task for Interrupted<'_> {
+        type Network = Fcnn;
+        type Batch = FcnnBatch;
+
+        fn batch(&self, step: u64) -> Result<FcnnBatch, TrainError> {
+            if step == self.at {
+                return Err(TrainError::Execution("power failure".to_owned()));
+            }
+            self.task.batch(step)
+        }
+
+        fn loss(&self, network: &Fcnn, batch: &FcnnBatch, device: &Device) -> Tensor<1> {
+            self.task.loss(network, batch, device)
+        }
+
+        fn evaluate(&self, _: &Fcnn, _: &Device) -> Result<Metrics, TrainError> {
+            Ok(Metrics::new())
+        }
+    }
+
+    #[test]
+    fn an_interrupted_run_resumes_exactly() {
+        let mut settings = FcnnTrainSettings { filters: 4, ..FcnnTrainSettings::default() };
+        settings.schedule =
+            Schedule { steps: 4, batch: 1, crop_px: 64, checkpoint_every: 2, ..settings.schedule };
+        let task = FcnnTask::new(settings);
+        let schedule = task.settings.schedule.clone();
+        let device = Device::flex();
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        device.seed(3);
+        let start = task.config().init(&device);
+        let run = |at: u64, folder: &Path| {
+            let task = Interrupted { task: &task, at };
+            runner::run(&task, start.clone(), &schedule, &device, folder)
+        };
+        let weights = |network: &Fcnn| crate::networks::weights_bytes(Path::new("test"), network).unwrap();
+        let (straight, _) = run(u64::MAX, folders[0].path()).unwrap();
+        assert!(run(3, folders[1].path()).is_err());
+        let (resumed, _) = run(u64::MAX, folders[1].path()).unwrap();
+        assert_eq!(weights(&straight), weights(&resumed));
     }
 }

@@ -60,6 +60,8 @@ pub(super) fn run<T: Task>(
             }
         });
         for (step, batch) in (first..schedule.steps).zip(batches.iter()) {
+            // Dropout draws the same whether the run was resumed or not.
+            training.seed(schedule.seed.wrapping_add(step));
             let loss = task.loss(&network, &batch?, &training);
             let gradients = GradientsParams::from_grads(loss.backward(), &network);
             let value: f32 = loss.try_into_scalar().map_err(|e| TrainError::Execution(format!("{e:?}")))?;
@@ -140,7 +142,9 @@ impl Checkpoint {
             fs::remove_dir_all(&fresh).map_err(file)?;
         }
         fs::create_dir_all(&fresh).map_err(file)?;
-        network.clone().save_file(fresh.join("network.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
+        // The snapshot, because its batch-normalisation statistics hold the last step too; the record of a network in
+        // training is one step behind.
+        network.valid().save_file(fresh.join("network.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
         optimizer.save(fresh.join("optimizer.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
         fs::write(fresh.join("step"), step.to_string()).map_err(file)?;
         if self.folder.exists() {
