@@ -18,6 +18,21 @@ pub const MANIFEST_FILE: &str = "model.toml";
 pub const DCNN_OUTPUTS: [&str; 7] =
     ["p_x", "p_y", "cell_a", "cell_b", "cell_angle", "cell_area", "log_p_sigma"];
 
+/// The outputs of a DCNN from unit, mean, scale and trained range of each, in the order of [`DCNN_OUTPUTS`].
+pub(crate) fn dcnn_outputs(specs: [(&str, f64, f64, [f64; 2]); DCNN_OUTPUTS.len()]) -> Vec<OutputSpec> {
+    DCNN_OUTPUTS
+        .iter()
+        .zip(specs)
+        .map(|(name, (unit, mean, scale, trained_range))| OutputSpec {
+            name: (*name).to_owned(),
+            unit: unit.to_owned(),
+            mean,
+            scale,
+            trained_range,
+        })
+        .collect()
+}
+
 /// A model folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {

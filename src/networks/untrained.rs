@@ -5,7 +5,7 @@ use super::dcnn::{Dcnn, DcnnConfig, FEATURE_CHANNELS, POOLING, site_features};
 use super::engine::download;
 use super::features::{FeatureAccumulator, FeatureStatistics};
 use super::manifest::{
-    Architecture, DCNN_OUTPUTS, InputSpec, Manifest, ModelError, OutputSpec, TrainingRecord, WeightsRef,
+    Architecture, DCNN_OUTPUTS, InputSpec, Manifest, ModelError, TrainingRecord, WeightsRef, dcnn_outputs,
     weights_bytes, write_part,
 };
 use crate::preprocess::Normalisation;
@@ -50,7 +50,7 @@ pub fn write_untrained(folder: &Path, architecture: Architecture, seed: u64) -> 
         description: "Random weights, for tests and measurements of speed only".to_owned(),
         architecture,
         input: InputSpec { pixel_size_pm: 15.0, normalisation: Normalisation::Local { sigma_px: 40.0 } },
-        outputs: if kind == "dcnn" { outputs() } else { Vec::new() },
+        outputs: if kind == "dcnn" { dcnn_outputs(OUTPUTS) } else { Vec::new() },
         weights: WeightsRef { file: String::new(), sha256: String::new() },
         features: None,
         training: TrainingRecord {
@@ -81,20 +81,6 @@ pub fn write_untrained(folder: &Path, architecture: Architecture, seed: u64) -> 
     manifest.weights = write_part(folder, "weights.safetensors", &weights)?;
     manifest.write(folder)?;
     Ok(manifest)
-}
-
-fn outputs() -> Vec<OutputSpec> {
-    DCNN_OUTPUTS
-        .iter()
-        .zip(OUTPUTS)
-        .map(|(name, (unit, mean, scale, trained_range))| OutputSpec {
-            name: (*name).to_owned(),
-            unit: unit.to_owned(),
-            mean,
-            scale,
-            trained_range,
-        })
-        .collect()
 }
 
 /// Replaces every parameter by a random one that keeps activations near unit variance: He's normal distribution for

@@ -128,11 +128,7 @@ impl StopWatch {
         Self { last: Instant::now(), stages_us: Vec::new() }
     }
 
-    /// Forgets the time since the last lap: the frame waited in a queue, or in `since` for the first.
-    fn resume(&mut self, queue: &str) {
-        self.lap(queue);
-    }
-
+    /// Takes the time since the last lap as that of `stage`, or of the queue that the frame waited in.
     pub(super) fn lap(&mut self, stage: &str) {
         let now = Instant::now();
         let us = u64::try_from((now - self.last).as_micros()).unwrap_or(u64::MAX);
@@ -187,7 +183,7 @@ fn lattice_angle(prepared: &PreparedFrame) -> Option<f64> {
 /// # Errors
 /// When the device fails.
 pub fn measure(mut prepared: Prepared, engine: &Engine, stages: &Stages) -> Result<Measured, StageError> {
-    prepared.watch.resume("wait_compute");
+    prepared.watch.lap("wait_compute");
     let maps = match &prepared.dcnn {
         Some(input) => engine.dcnn(&input.image, stages.preprocess.stride_px)?,
         None => None,
@@ -213,7 +209,7 @@ pub fn finish(
 ) -> Result<ResultMessage, StageError> {
     let Measured { prepared, maps, probability, models } = measured;
     let Prepared { frame, dcnn, fcnn, calibration, lattice_angle_rad, mut watch } = prepared;
-    watch.resume("wait_finish");
+    watch.lap("wait_finish");
     let windows = dcnn.as_ref().and_then(|input| input.windows.as_ref());
     let maps = maps.zip(windows).map(|(maps, windows)| masked(maps, windows));
     let columns = match (probability, &fcnn) {
@@ -237,9 +233,9 @@ pub fn finish(
     };
     watch.lap("polarization");
     let evidence = Evidence { frame: &frame, fields: &fields, calibration: &calibration, lattice_angle_rad };
-    let flagged = flags::evaluate(&evidence, reference, &stages.flags);
+    let mut flagged = flags::evaluate(&evidence, reference, &stages.flags);
     let model = models.dcnn.as_ref().or(models.fcnn.as_ref()).map_or("", |model| model.name.as_str());
-    let candidates = tracker.track(flagged.sites.clone(), &frame, model, super::now_ns());
+    let candidates = tracker.track(std::mem::take(&mut flagged.sites), &frame, model, super::now_ns());
     watch.lap("flags");
     Ok(result::assemble(
         Finished { frame: &frame, fields: &fields, flagged, candidates, calibration, models },

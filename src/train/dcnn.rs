@@ -7,8 +7,8 @@ use super::settings::DcnnTrainSettings;
 use super::{Metrics, TrainError};
 use crate::frame::ClassicalCell;
 use crate::networks::{
-    Architecture, DCNN_OUTPUTS, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator,
-    FeatureStatistics, OutputSpec, POOLING, Padding, site_features,
+    Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics,
+    OutputSpec, POOLING, Padding, dcnn_outputs, site_features,
 };
 use crate::polarization::sample_on_grid;
 use crate::simulate::TruthCell;
@@ -43,7 +43,7 @@ pub struct DcnnBatch {
     learns: Array4<f32>,
 }
 
-/// Mean and scale of the outputs in the order of [`DCNN_OUTPUTS`], with the ranges that `scenes` covers.
+/// Mean and scale of the outputs in the order of `networks::DCNN_OUTPUTS`, with the ranges that `scenes` covers.
 fn output_specs(settings: &DcnnTrainSettings) -> Vec<OutputSpec> {
     let scenes = &settings.scenes;
     let p = scenes.polarization_pm[1];
@@ -61,17 +61,7 @@ fn output_specs(settings: &DcnnTrainSettings) -> Vec<OutputSpec> {
         ("pm2", 160_000.0, 12_000.0, area),
         ("ln pm", 5f64.ln(), 1.0, [0.0, p.max(2.0).ln()]),
     ];
-    DCNN_OUTPUTS
-        .iter()
-        .zip(specs)
-        .map(|(name, (unit, mean, scale, trained_range))| OutputSpec {
-            name: (*name).to_owned(),
-            unit: unit.to_owned(),
-            mean,
-            scale,
-            trained_range,
-        })
-        .collect()
+    dcnn_outputs(specs)
 }
 
 /// What the image of a cell shows: an apparent P, mistilt included, which no single cell can tell from a real one.
