@@ -98,6 +98,8 @@ impl Default for ModelSettings {
 pub struct RecordSection {
     /// Session file to write from the start; `{n}` in it takes the first free number. Empty: only when asked for.
     pub path: String,
+    /// Go on with the file at `path` if there is one, as a new segment, instead of refusing to touch it.
+    pub append: bool,
     /// How sessions are written.
     pub settings: RecordSettings,
 }

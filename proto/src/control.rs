@@ -65,6 +65,9 @@ pub enum ModelRole {
 pub struct RecordStartArgs {
     #[serde(default)]
     pub path: Option<String>,
+    /// Go on with the file if it exists, as a new segment.
+    #[serde(default)]
+    pub append: bool,
 }
 
 /// `ack`.

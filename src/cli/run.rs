@@ -24,6 +24,9 @@ pub(super) struct RecordArgs {
     /// Session file to write; `{n}` in it takes the first free number.
     #[arg(long, value_name = "FILE.h5")]
     out: String,
+    /// Go on with the file if it exists, also after a daemon that was killed.
+    #[arg(long)]
+    append: bool,
 }
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
@@ -41,6 +44,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
 pub(super) fn record(args: &RecordArgs) -> anyhow::Result<()> {
     let mut config = args.config.load()?;
     config.record.path.clone_from(&args.out);
+    config.record.append |= args.append;
     serve(&config)
 }
 

@@ -23,7 +23,7 @@ pub mod validate;
 pub use counters::{IngestCounters, IngestTotals};
 pub use intake::{Intake, IntakeEvent};
 pub use settings::{EncodingChoice, PartialFrames, Pattern, PixelSize, SourceSettings};
-pub use source::{BracketEdge, FrameSink, spawn_source};
+pub use source::{BracketEdge, FrameSink, SequenceGap, spawn_source};
 pub use validate::InvalidFrame;
 
 use ferrostem_proto::{DecodeError, Encoding};

@@ -11,6 +11,7 @@
 
 use super::counters::IngestCounters;
 use super::intake::{Intake, IntakeEvent};
+use super::sequence::Step;
 use super::settings::{Pattern, SourceSettings};
 use crate::frame::Frame;
 use bytes::Bytes;
@@ -32,10 +33,24 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 pub trait FrameSink: Send {
     fn frame(&mut self, frame: Frame);
 
+    /// Sequence numbers of the source were left out; the frame behind them comes next.
+    fn gap(&mut self, gap: SequenceGap<'_>) {
+        let _ = gap;
+    }
+
     /// An acquisition of the source began or ended.
     fn bracket(&mut self, source: &str, edge: BracketEdge, bracket: Bracket) {
         let _ = (source, edge, bracket);
     }
+}
+
+/// The numbers `first_seq .. first_seq + missing` of an acquisition never came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SequenceGap<'a> {
+    pub source: &'a str,
+    pub acquisition: &'a str,
+    pub first_seq: u64,
+    pub missing: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,6 +171,14 @@ impl Source {
         match event {
             Ok(IntakeEvent::Frame { frame, step }) => {
                 self.counters.frame(step);
+                if let Some(Step::Gap { missing }) = step {
+                    self.sink.gap(SequenceGap {
+                        source,
+                        acquisition: &frame.acquisition,
+                        first_seq: frame.seq.saturating_sub(missing),
+                        missing,
+                    });
+                }
                 self.sink.frame(*frame);
             }
             Ok(IntakeEvent::PartialSkipped) => self.counters.partial_skipped(),

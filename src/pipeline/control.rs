@@ -6,7 +6,7 @@ use super::stages::Stages;
 use crate::config::Mode;
 use crate::networks::{Architecture, Manifest};
 use crate::publish::ControlHandler;
-use crate::session::{RecordItem, Recorder, RecorderThread, SessionHeader, WhenFull};
+use crate::session::{RecordItem, RecordProblem, Recorder, RecorderThread, SessionHeader, WhenFull};
 use crate::telemetry::Problem;
 use crossbeam_channel::bounded;
 use ferrostem_proto::ResultMessage;
@@ -86,6 +86,7 @@ impl Controls {
         lock(&self.shared.tracker).set_settings(stages.flags.tracker);
         *self.shared.stages.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stages);
         *config = changed;
+        self.shared.record_event("configure", &json!({ "set": args.set }));
         Ok(json!({ "changed": args.set.keys().collect::<Vec<_>>() }))
     }
 
@@ -111,19 +112,25 @@ impl Controls {
         let gone = |_| refused(ErrorCode::Unavailable, "the compute thread is gone");
         self.shared.models.send(LoadModel { folder, answer }).map_err(gone)?;
         match answered.recv_timeout(MODEL_TIMEOUT) {
-            Ok(Ok(())) => to_json(&self.shared.telemetry.identity().model),
+            Ok(Ok(())) => {
+                let models = to_json(&self.shared.telemetry.identity().model)?;
+                self.shared.record_event("load_model", &models);
+                Ok(models)
+            }
             Ok(Err(error)) => Err(refused(ErrorCode::Failed, error.to_string())),
             Err(_) => Err(refused(ErrorCode::Failed, "the model was not loaded in time")),
         }
     }
 
     fn record_start(&self, args: &RecordStartArgs) -> Outcome {
-        if let Some(recorder) = lock(&self.shared.recorder).as_ref() {
+        if let Some(recorder) = lock(&self.shared.recorder).as_ref()
+            && !recorder.stopped()
+        {
             let message = format!("already recording to {}", recorder.path().display());
             return Err(refused(ErrorCode::Unavailable, message));
         }
         let path = args.path.clone().unwrap_or_else(|| "session_{n}.h5".to_owned());
-        let path = start_recording(&self.shared, Path::new(&path))
+        let path = start_recording(&self.shared, Path::new(&path), args.append)
             .map_err(|error| refused(ErrorCode::Failed, error.to_string()))?;
         Ok(json!({ "path": path.display().to_string() }))
     }
@@ -163,8 +170,12 @@ impl Controls {
     }
 }
 
-/// Starts a session file; returns the path that was taken.
-pub(super) fn start_recording(shared: &Arc<Shared>, path: &Path) -> Result<PathBuf, DaemonError> {
+/// Starts a session file, or goes on with one that is there; returns the path that was taken.
+pub(super) fn start_recording(
+    shared: &Arc<Shared>,
+    path: &Path,
+    append: bool,
+) -> Result<PathBuf, DaemonError> {
     let config = lock(&shared.config).clone();
     let mut settings = config.record.settings.clone();
     if config.mode == Mode::Lossless {
@@ -175,14 +186,22 @@ pub(super) fn start_recording(shared: &Arc<Shared>, path: &Path) -> Result<PathB
         models: shared.telemetry.identity().model,
         created_ns: now_ns(),
     };
-    let recorder = Recorder::create(path, &settings, &header)?;
+    let recorder = if append && path.exists() {
+        Recorder::append(path, &settings, &header)?
+    } else {
+        Recorder::create(path, &settings, &header)?
+    };
+    let path = recorder.path().to_owned();
+    shared.telemetry.clear_problem("record");
+    shared.telemetry.update_identity(|identity| identity.recording = Some(path.display().to_string()));
     let telemetry = Arc::clone(&shared.telemetry);
-    let thread = RecorderThread::start(recorder, &settings, move |message| {
+    let thread = RecorderThread::start(recorder, &settings, move |RecordProblem { message, stopped }| {
         tracing::error!(%message, "recording");
+        if stopped {
+            telemetry.update_identity(|identity| identity.recording = None);
+        }
         telemetry.set_problem(Problem { key: "record".to_owned(), message, fatal: true });
     })?;
-    let path = thread.path().to_owned();
-    shared.telemetry.update_identity(|identity| identity.recording = Some(path.display().to_string()));
     *lock(&shared.recorder) = Some(thread);
     Ok(path)
 }

@@ -10,13 +10,13 @@ use super::threads::{Outlets, start_stages};
 use crate::config::{Config, ConfigError};
 use crate::flags::tracker::Tracker;
 use crate::frame::Frame;
-use crate::ingest::{FrameSink, IngestCounters, IngestTotals, spawn_source};
+use crate::ingest::{BracketEdge, FrameSink, IngestCounters, IngestTotals, SequenceGap, spawn_source};
 use crate::networks::NetworkError;
 use crate::publish::{LaneAddresses, Lanes, PublishError};
-use crate::session::{RecordItem, RecorderThread, SessionError};
+use crate::session::{Gap, RecordItem, RecorderThread, SessionError, SessionEvent};
 use crate::telemetry::{Problem, Telemetry};
 use crossbeam_channel::{Sender, bounded};
-use ferrostem_proto::{ResultMessage, ResultsMessage};
+use ferrostem_proto::{Bracket, ResultMessage, ResultsMessage};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -82,19 +82,35 @@ impl Shared {
         Arc::clone(&self.stages.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Hands an item to the recorder, if there is one.
+    /// Hands an item to the recorder, if there is one, which counts what it has to leave out.
     pub fn record(&self, item: RecordItem) {
-        let is_frame = matches!(item, RecordItem::Frame(_));
-        if let Some(recorder) = lock(&self.recorder).as_ref()
-            && !recorder.submit(item)
-            && is_frame
-        {
-            self.telemetry.frames.record_dropped.inc();
+        if let Some(recorder) = lock(&self.recorder).as_ref() {
+            recorder.submit(item);
         }
     }
 
-    /// Brings the telemetry up to what the sources have counted.
-    pub fn count_sources(&self) {
+    /// Records that something happened; `detail` is a JSON object.
+    pub fn record_event(&self, kind: &str, detail: &serde_json::Value) {
+        self.record(RecordItem::Event(SessionEvent {
+            t_ns: now_ns(),
+            kind: kind.to_owned(),
+            detail: detail.to_string(),
+            ..SessionEvent::default()
+        }));
+    }
+
+    /// Brings the telemetry up to what the recorder has dropped, and has the session tell of it.
+    fn count_recorder(&self) {
+        let dropped = lock(&self.recorder).as_ref().map_or(0, RecorderThread::take_frames_dropped);
+        if dropped > 0 {
+            self.telemetry.frames.record_dropped.inc_by(dropped);
+            self.record_event("frames_dropped", &serde_json::json!({ "frames": dropped }));
+        }
+    }
+
+    /// Brings the telemetry up to what sources and recorder have counted.
+    pub fn count(&self) {
+        self.count_recorder();
         let mut counted = lock(&self.counted);
         let mut now = IngestTotals::default();
         for (name, counters) in &self.sources {
@@ -134,6 +150,30 @@ impl FrameSink for Sink {
         if self.0.inbox.put(frame) == Put::Superseded {
             self.0.telemetry.frames.superseded.inc();
         }
+    }
+
+    fn gap(&mut self, gap: SequenceGap<'_>) {
+        self.0.record(RecordItem::Gap(Gap {
+            source: gap.source.to_owned(),
+            acquisition: gap.acquisition.to_owned(),
+            first_seq: gap.first_seq,
+            missing: gap.missing,
+            t_ns: now_ns(),
+        }));
+    }
+
+    fn bracket(&mut self, source: &str, edge: BracketEdge, bracket: Bracket) {
+        let kind = match edge {
+            BracketEdge::Begin => "begin",
+            BracketEdge::End => "end",
+        };
+        self.0.record(RecordItem::Event(SessionEvent {
+            t_ns: now_ns(),
+            kind: kind.to_owned(),
+            source: source.to_owned(),
+            detail: serde_json::to_string(&bracket).unwrap_or_default(),
+            acquisition: bracket.acquisition,
+        }));
     }
 }
 
@@ -198,7 +238,7 @@ impl Daemon {
         ));
         let stages = start_stages(&shared, config, outlets, model_requests)?;
         if !config.record.path.is_empty() {
-            super::control::start_recording(&shared, &PathBuf::from(&config.record.path))?;
+            super::control::start_recording(&shared, &PathBuf::from(&config.record.path), config.record.append)?;
         }
         let mut threads = Vec::new();
         for (settings, (_, counters)) in config.sources.iter().zip(&shared.sources) {
@@ -280,7 +320,7 @@ async fn heartbeat(shared: Arc<Shared>, outlets: Arc<Outlets>, every: Duration) 
     let mut ticks = tokio::time::interval(every);
     loop {
         ticks.tick().await;
-        shared.count_sources();
+        shared.count();
         let status = shared.telemetry.status(now_ns());
         outlets.publish("status", &ResultsMessage::Status(Box::new(status)));
     }

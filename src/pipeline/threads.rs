@@ -225,7 +225,7 @@ fn run_finish(shared: &Shared, outlets: &Outlets, jobs: &Receiver<Job>) {
             }
         };
         shared.telemetry.frames.processed.inc();
-        shared.count_sources();
+        shared.count();
         result.counters = shared.telemetry.snapshot();
         result.timing.t_published_ns = now_ns();
         shared.telemetry.record_published(result.seq, &result.timing);

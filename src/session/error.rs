@@ -9,6 +9,10 @@ pub enum SessionError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path} exists already, and a session never overwrites a file", path = path.display())]
     Exists { path: PathBuf },
+    #[error("{path} is being written by another process", path = path.display())]
+    InUse { path: PathBuf },
+    #[error("{path} is no longer the file that was being written: it was removed, moved or replaced", path = path.display())]
+    Gone { path: PathBuf },
     #[error("{place}: {source}")]
     Hdf5 { place: String, source: hdf5::Error },
     #[error("{place}: expected {expected}, found {found}")]

@@ -3,13 +3,23 @@
 use super::error::{At, SessionError};
 use ferrostem_proto::{ByteOrder, Dtype, PixelArray};
 use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
-use hdf5::{Dataset, Extent, Group, H5Type, Hyperslab, Location, SliceOrIndex};
+use hdf5::file::OpenMode;
+use hdf5::{Dataset, Extent, File, Group, H5Type, Hyperslab, Location, SliceOrIndex};
 use ndarray::{ArrayD, ArrayView1, ArrayViewD, IxDyn};
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::path::Path;
 
 /// Longest fixed-length text that is read; longer ones are cut by the library.
 const MAX_FIXED_TEXT: usize = 1024;
+
+/// Opens a file for reading, also one that is being written, or whose writer was killed before it could say that it is
+/// whole (see [`superblock`](super::superblock)).
+pub(super) fn open_file(path: &Path) -> Result<File, SessionError> {
+    File::open(path)
+        .or_else(|refusal| File::open_as(path, OpenMode::ReadSWMR).map_err(|_| refusal))
+        .at(|| path.display().to_string())
+}
 
 /// `file.h5:/path/in/it`, for messages.
 pub(super) fn place(object: &Location) -> String {
@@ -99,6 +109,7 @@ pub(super) fn read_attribute<T: H5Type>(object: &Location, name: &str) -> Result
 /// A one-dimensional dataset of `R` that grows at its end.
 pub(super) struct Table<R> {
     dataset: Dataset,
+    path: String,
     rows: usize,
     row: PhantomData<R>,
 }
@@ -112,7 +123,21 @@ impl<R: H5Type> Table<R> {
             .chunk([chunk_rows])
             .create(name)
             .at(|| format!("{}/{name}", place(group)))?;
-        Ok(Self { dataset, rows: 0, row: PhantomData })
+        let path = dataset.name();
+        Ok(Self { dataset, path, rows: 0, row: PhantomData })
+    }
+
+    /// A table that `group` has.
+    pub(super) fn open(group: &Group, name: &str) -> Result<Self, SessionError> {
+        let dataset = group.dataset(name).at(|| format!("{}/{name}", place(group)))?;
+        check_fields::<R>(&dataset)?;
+        Ok(Self { path: dataset.name(), rows: dataset.size(), dataset, row: PhantomData })
+    }
+
+    /// Takes the table up again in `file`, in which it was created.
+    pub(super) fn reopen(&mut self, file: &File) -> Result<(), SessionError> {
+        self.dataset = file.dataset(&self.path).at(|| format!("{}:{}", file.filename(), self.path))?;
+        Ok(())
     }
 
     /// Adds `rows` and returns where they begin.

@@ -3,8 +3,9 @@
 //! ```text
 //! /                          @format = "FerroSTEM session", @format_version = 1
 //! /metadata                  config_toml (text); @ferrostem_version, @created_ns, @dcnn_name, @dcnn_sha256, @fcnn_…
-//! /acks  /gaps               tables: AckRow, GapRow
-//! /Measurement_000           @acquisition, @source, @channel, @frames_path
+//! /metadata_001, …           the same for each later recording that was added to the file
+//! /acks  /gaps  /events      tables: AckRow, GapRow, EventRow
+//! /Measurement_000           @acquisition, @source, @channel, @frames_path, @segment (0 = /metadata, 1 = /metadata_001, …)
 //!   Channel_000/HAADF/       frames: HAADF [time, y, x] as received; time (s since the first frame), y, x (nm, or px)
 //!   Channel_001/p_x/         p_x [time, y, x] on the window grid; NaN where there is no result; then p_y, p_sigma, …
 //!   grid/row, grid/col       window centres in frame pixels;          mistilt_grid/row, /col the same for the tiles
@@ -12,9 +13,14 @@
 //!   columns  candidates      tables: ColumnRow, CandidateRow; `frame` counts the frames of the measurement
 //! ```
 //!
-//! Image stacks are NSID main datasets: dimension scales attached and labelled, the mandatory attributes as text.
+//! Image stacks are NSID main datasets: dimension scales attached and labelled, the mandatory attributes as text. The group
+//! around each is an NXdata group of NeXus as well.
 //! A measurement holds frames of one source, channel, acquisition, shape, pixel type, pixel size and window grid;
 //! when one of these changes, another `Measurement_NNN` begins. `FrameRow::order` puts all frames of a file in order.
+//!
+//! The file is in the format of HDF5 1.10 and in SWMR mode while it is written: it can be read meanwhile (h5py:
+//! `File(path, "r", swmr=True)`, then `dataset.refresh()`), and after its writer was killed. It is brought up to date at
+//! each flush; datasets of one measurement may differ in length by what came after the last one.
 
 use hdf5::H5Type;
 use hdf5::types::VarLenUnicode;
@@ -28,6 +34,7 @@ pub(super) const METADATA: &str = "metadata";
 pub(super) const CONFIG: &str = "config_toml";
 pub(super) const ACKS: &str = "acks";
 pub(super) const GAPS: &str = "gaps";
+pub(super) const EVENTS: &str = "events";
 pub(super) const FRAMES: &str = "frames";
 pub(super) const RESULTS: &str = "results";
 pub(super) const COLUMNS: &str = "columns";
@@ -35,6 +42,11 @@ pub(super) const CANDIDATES: &str = "candidates";
 pub(super) const WINDOW_GRID: &str = "grid";
 pub(super) const TILE_GRID: &str = "mistilt_grid";
 pub(super) const MEASUREMENT_PREFIX: &str = "Measurement_";
+
+/// The group that says how the recording `segment` of a file was made.
+pub(super) fn metadata_name(segment: u32) -> String {
+    if segment == 0 { METADATA.to_owned() } else { format!("{METADATA}_{segment:03}") }
+}
 
 /// `Measurement_000`, …
 pub(super) fn measurement_name(index: usize) -> String {
@@ -176,4 +188,16 @@ pub struct GapRow {
     pub t_ns: u64,
     pub source: VarLenUnicode,
     pub acquisition: VarLenUnicode,
+}
+
+/// Something that happened between frames.
+#[derive(H5Type, Debug, Clone)]
+#[repr(C)]
+pub struct EventRow {
+    pub t_ns: u64,
+    pub kind: VarLenUnicode,
+    pub source: VarLenUnicode,
+    pub acquisition: VarLenUnicode,
+    /// A JSON object.
+    pub detail: VarLenUnicode,
 }

@@ -34,6 +34,12 @@ impl MapValues<'_> {
             Self::Code(grid) => grid.shape(),
         }
     }
+
+    /// Whether nothing was measured.
+    pub(super) const fn is_empty(&self) -> bool {
+        let [rows, cols] = self.shape();
+        rows * cols == 0
+    }
 }
 
 pub(super) fn window_maps(result: &ResultMessage) -> Vec<Map<'_>> {
@@ -80,10 +86,10 @@ pub(super) fn measured<'a>(
     let expected = [grid.rows as usize, grid.cols as usize];
     let mut measured = Vec::new();
     for (index, map) in maps.into_iter().enumerate() {
-        let shape = map.values.shape();
-        if shape[0] * shape[1] == 0 {
+        if map.values.is_empty() {
             continue;
         }
+        let shape = map.values.shape();
         if shape != expected {
             return Err(SessionError::unexpected(
                 format!("{}, {}", place(group), map.name),

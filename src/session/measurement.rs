@@ -64,6 +64,7 @@ struct Maps {
 pub(super) struct Measurement {
     pub(super) stream: Stream,
     group: Group,
+    path: String,
     acquisition: String,
     dtype: ferrostem_proto::Dtype,
     shape: [usize; 2],
@@ -97,6 +98,8 @@ impl Measurement {
             ("source", &frame.stream.source),
             ("channel", &frame.stream.channel),
             ("frames_path", &format!("Channel_000/{channel}/{channel}")),
+            ("NX_class", "NXentry"),
+            ("default", &format!("Channel_000/{channel}")),
         ] {
             write_text(&group, attribute, value)?;
         }
@@ -112,7 +115,8 @@ impl Measurement {
             x: SpatialAxis::new(whole(shape[1]), frame.scan.pixel_size_pm.map(|size| size[1])),
         };
         let frames = Stack::create(&group, 0, &spec, filing)?;
-        Metadata::create(&frames.group, "metadata")?
+        let channel_group = group.group(&format!("Channel_000/{channel}")).at(|| place(&group))?;
+        Metadata::create(&channel_group, "metadata")?
             .text("acquisition", &frame.acquisition)?
             .text("source", &frame.stream.source)?
             .text("channel", &frame.stream.channel)?
@@ -135,8 +139,52 @@ impl Measurement {
             tiles: None,
             channels: 1,
             recent: VecDeque::new(),
+            path: group.name(),
             group,
         })
+    }
+
+    /// Says which recording of the file it belongs to.
+    pub(super) fn of_segment(self, segment: u32) -> Result<Self, SessionError> {
+        h5::write_attribute(&self.group, "segment", &segment)?;
+        Ok(self)
+    }
+
+    /// Takes the measurement up again in `file`, in which it was created.
+    pub(super) fn reopen(&mut self, file: &File) -> Result<(), SessionError> {
+        self.group = file.group(&self.path).at(|| format!("{}:{}", file.filename(), self.path))?;
+        self.frame_table.reopen(file)?;
+        self.results.reopen(file)?;
+        self.columns.reopen(file)?;
+        self.candidates.reopen(file)?;
+        let maps = self.windows.iter_mut().chain(&mut self.tiles).flat_map(|maps| &mut maps.stacks);
+        std::iter::once(&mut self.frames).chain(maps).try_for_each(|stack| stack.reopen(file))
+    }
+
+    /// Whether the file has no place yet for the maps of `result`.
+    pub(super) fn lacks_maps_of(&self, result: &ResultMessage) -> bool {
+        let empty = |maps: &[Map]| maps.iter().all(|map| map.values.is_empty());
+        self.windows.is_none() && !empty(&window_maps(result)) || self.tiles.is_none() && !empty(&tile_maps(result))
+    }
+
+    /// Makes a place for the maps of `result`.
+    pub(super) fn create_maps_of(
+        &mut self,
+        result: &ResultMessage,
+        filing: &Filing,
+    ) -> Result<(), SessionError> {
+        let windows = measured(window_maps(result), &result.grid, &self.group)?;
+        let tiles = measured(tile_maps(result), &result.mistilt.tiles, &self.group)?;
+        if !windows.is_empty() && self.windows.is_none() {
+            let all = window_maps(result);
+            self.windows = Some(self.create_maps(layout::WINDOW_GRID, &result.grid, &all, filing)?);
+        }
+        if !tiles.is_empty() && self.tiles.is_none() {
+            let all = tile_maps(result);
+            let grid = &result.mistilt.tiles;
+            self.tiles = Some(self.create_maps(layout::TILE_GRID, grid, &all, filing)?);
+        }
+        Ok(())
     }
 
     /// Whether `frame` belongs in this stack.
@@ -181,27 +229,13 @@ impl Measurement {
         Ok(index)
     }
 
-    /// Writes what was found on frame `frame` of the stack.
-    pub(super) fn write_result(
-        &mut self,
-        frame: usize,
-        result: &ResultMessage,
-        filing: &Filing,
-    ) -> Result<(), SessionError> {
+    /// Writes what was found on frame `frame` of the stack; the file has a place for its maps.
+    pub(super) fn write_result(&mut self, frame: usize, result: &ResultMessage) -> Result<(), SessionError> {
         self.recent.retain(|(_, waiting)| *waiting != frame);
         let number = u32::try_from(frame)
             .map_err(|_| SessionError::unexpected(place(&self.group), "fewer than 2^32 frames", frame))?;
         let windows = measured(window_maps(result), &result.grid, &self.group)?;
         let tiles = measured(tile_maps(result), &result.mistilt.tiles, &self.group)?;
-        if !windows.is_empty() && self.windows.is_none() {
-            let all = window_maps(result);
-            self.windows = Some(self.create_maps(layout::WINDOW_GRID, &result.grid, &all, filing)?);
-        }
-        if !tiles.is_empty() && self.tiles.is_none() {
-            let all = tile_maps(result);
-            let grid = &result.mistilt.tiles;
-            self.tiles = Some(self.create_maps(layout::TILE_GRID, grid, &all, filing)?);
-        }
         self.extend_maps(frame + 1)?;
         for (maps, measured) in [(&self.windows, &windows), (&self.tiles, &tiles)] {
             let Some(maps) = maps else { continue };
@@ -241,26 +275,23 @@ impl Measurement {
         let centres = |start: f64, step: f64, n: u32| (0..n).map(move |i| start + f64::from(i) * step);
         let rows = || centres(grid.row0, grid.step_row, grid.rows);
         let cols = || centres(grid.col0, grid.step_col, grid.cols);
-        // A failed write may have left the group; its contents are the same.
-        if !self.group.link_exists(grid_group) {
-            let group =
-                self.group.create_group(grid_group).at(|| format!("{}/{grid_group}", place(&self.group)))?;
-            for (name, values) in [("row", rows().collect::<Vec<_>>()), ("col", cols().collect())] {
-                let dataset = group
-                    .new_dataset_builder()
-                    .with_data(&values[..])
-                    .create(name)
-                    .at(|| format!("{}/{name}", place(&group)))?;
-                write_text(&dataset, "units", "px")?;
-            }
-            for (name, value) in [
-                ("row0", grid.row0),
-                ("col0", grid.col0),
-                ("step_row", grid.step_row),
-                ("step_col", grid.step_col),
-            ] {
-                h5::write_attribute(&group, name, &value)?;
-            }
+        let group =
+            self.group.create_group(grid_group).at(|| format!("{}/{grid_group}", place(&self.group)))?;
+        for (name, values) in [("row", rows().collect::<Vec<_>>()), ("col", cols().collect())] {
+            let dataset = group
+                .new_dataset_builder()
+                .with_data(&values[..])
+                .create(name)
+                .at(|| format!("{}/{name}", place(&group)))?;
+            write_text(&dataset, "units", "px")?;
+        }
+        for (name, value) in [
+            ("row0", grid.row0),
+            ("col0", grid.col0),
+            ("step_row", grid.step_row),
+            ("step_col", grid.step_col),
+        ] {
+            h5::write_attribute(&group, name, &value)?;
         }
         let mut stacks = Vec::new();
         for map in maps {

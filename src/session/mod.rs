@@ -10,6 +10,7 @@
 
 mod dataset;
 mod error;
+mod file;
 mod h5;
 pub mod layout;
 mod maps;
@@ -24,11 +25,12 @@ pub mod replay;
 mod results;
 mod rows;
 mod stack;
+mod superblock;
 
 pub use error::SessionError;
 pub use reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, open};
-pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionHeader, WhenFull};
-pub use recorder_thread::{RecordCounts, RecordItem, RecorderThread};
+pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionEvent, SessionHeader, WhenFull};
+pub use recorder_thread::{RecordCounts, RecordItem, RecordProblem, RecorderThread};
 pub use replay::{Clock, FrameOutput, ReplayReport, Schedule, ScheduleOptions, Speed, WallClock};
 pub use results::{Acknowledgement, RecordedResult, ResultReader};
 

@@ -2,11 +2,12 @@
 
 use super::dataset::check_sizes;
 use super::error::{At, SessionError};
-use super::h5::{ImageAxes, pixel_dtype, place, read_attribute, read_image, read_rows, read_text, string};
+use super::h5::{ImageAxes, open_file, pixel_dtype, place, read_attribute, read_image, read_rows, read_text, string};
 use super::layout::{self, FrameRow, FrameTimeRow};
 use super::reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat};
 use ferrostem_proto::{Dtype, FrameMessage, FrameState, JsonMap};
 use hdf5::{Dataset, File, Group};
+use std::path::Path;
 
 /// Frames in one session.
 const MAX_FRAMES: usize = 100_000_000;
@@ -35,6 +36,20 @@ struct FrameEntry {
     row: usize,
 }
 
+/// Opens a session of this project, of a version that is known.
+pub(super) fn open_recorded(path: &Path) -> Result<File, SessionError> {
+    let file = open_file(path)?;
+    if read_text(&file, "format").as_deref() != Some(layout::FORMAT) {
+        return Err(SessionError::unexpected(
+            path.display().to_string(),
+            "a session recorded by FerroSTEM",
+            "another HDF5 file",
+        ));
+    }
+    check_version(&file)?;
+    Ok(file)
+}
+
 /// Refuses a session of a version that is not known.
 pub(super) fn check_version(file: &File) -> Result<(), SessionError> {
     let version: u32 = read_attribute(file, "format_version")?;
@@ -50,15 +65,26 @@ pub(super) fn check_version(file: &File) -> Result<(), SessionError> {
 
 /// The measurements of `file`, by number.
 pub(super) fn measurements(file: &File) -> Result<Vec<Group>, SessionError> {
-    let names = file.member_names().at(|| file.filename())?;
-    let number = |name: &String| name.strip_prefix(layout::MEASUREMENT_PREFIX)?.parse::<u64>().ok();
-    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
-    numbers.sort_unstable();
     let open = |number: u64| {
         let name = layout::measurement_name(number as usize);
         file.group(&name).at(|| format!("{}:{name}", file.filename()))
     };
-    numbers.into_iter().map(open).collect()
+    measurement_numbers(file)?.into_iter().map(open).collect()
+}
+
+/// The numbers of the measurements of `file`, ascending.
+pub(super) fn measurement_numbers(file: &File) -> Result<Vec<u64>, SessionError> {
+    let names = file.member_names().at(|| file.filename())?;
+    let number = |name: &String| name.strip_prefix(layout::MEASUREMENT_PREFIX)?.parse::<u64>().ok();
+    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The lowest [`FrameRow::order`] that no frame of `file` has.
+pub(super) fn next_order(file: &File) -> Result<u64, SessionError> {
+    let reader = SessionReader::open(file.clone(), &OpenOptions::default())?;
+    Ok(reader.index.last().map_or(0, |entry| entry.order + 1))
 }
 
 impl SessionReader {
@@ -90,6 +116,7 @@ impl SessionReader {
         index.sort_by_key(|entry| entry.order);
         Ok(Self { path: file.filename(), measurements: stacks, index })
     }
+
 }
 
 impl RecordedStack {

@@ -1,9 +1,8 @@
 //! Opening a recorded file, whatever its format.
 
-use super::error::{At, SessionError};
+use super::error::SessionError;
 use super::{dataset, h5, layout, npy, nsid, own};
 use ferrostem_proto::{FrameMessage, JsonMap, PixelArray};
-use hdf5::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -87,7 +86,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn FrameReader>, 
             "a numpy array, which has no datasets",
         )),
         (Magic::Hdf5, dataset) => {
-            let file = File::open(path).at(|| path.display().to_string())?;
+            let file = h5::open_file(path)?;
             if let Some(name) = dataset {
                 return Ok(Box::new(dataset::open(&file, name, options)?));
             }

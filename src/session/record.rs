@@ -4,25 +4,23 @@
 
 use super::error::{At, SessionError};
 use super::h5::{Table, text, write_attribute, write_text};
-use super::layout::{self, AckRow, GapRow};
+use super::file::{self, SessionFile};
+use super::layout::{self, AckRow, EventRow, GapRow};
 use super::measurement::{Measurement, ReceivedFrame};
-use super::stack::{Filing, Metadata, TEMPLATE};
+use super::own;
+use super::stack::{Filing, Metadata};
 use crate::config::InvalidSetting;
 use crate::frame::Frame;
 use ferrostem_proto::{ModelIds, ResultMessage};
 use hdf5::File;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Frames that wait for their result; the oldest is written without one when there are more.
 const MAX_WAITING: usize = 8;
 /// Streams (source and channel) that have a measurement open; the one longest unused is closed when there are more.
 const MAX_OPEN: usize = 16;
-/// Numbers tried for `{n}` in a path.
-const MAX_NUMBERED: u32 = 100_000;
 
 /// What to do with an item when the recorder's queue is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,17 +109,52 @@ pub struct RecordSummary {
     pub orphan_results: u64,
 }
 
+/// Something that happened between frames.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionEvent {
+    pub t_ns: u64,
+    /// `begin` or `end` of an acquisition, `configure`, `load_model`, `frames_dropped`.
+    pub kind: String,
+    /// The source that it came from, or nothing.
+    pub source: String,
+    pub acquisition: String,
+    /// What it says, a JSON object.
+    pub detail: String,
+}
+
 /// Writes one session file.
 pub struct Recorder {
-    path: PathBuf,
-    file: File,
+    session: SessionFile,
     filing: Filing,
     /// The measurement that each stream is writing to, the longest unused first.
     open: Vec<Measurement>,
     waiting: VecDeque<ReceivedFrame>,
     acks: Table<AckRow>,
     gaps: Table<GapRow>,
+    events: Table<EventRow>,
+    /// What the file held when it was taken up.
+    before: Before,
     summary: RecordSummary,
+}
+
+/// What earlier recordings left in a file.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
+    /// Recordings, each with its own metadata.
+    segments: u32,
+    measurements: u64,
+    frames: u64,
+}
+
+impl Before {
+    fn read(file: &File) -> Result<Self, SessionError> {
+        let named = |segment: &u32| file.link_exists(&layout::metadata_name(*segment));
+        Ok(Self {
+            segments: (0..).take_while(named).count() as u32,
+            measurements: own::measurement_numbers(file)?.last().map_or(0, |last| last + 1),
+            frames: own::next_order(file)?,
+        })
+    }
 }
 
 impl Recorder {
@@ -134,51 +167,59 @@ impl Recorder {
         settings: &RecordSettings,
         header: &SessionHeader,
     ) -> Result<Self, SessionError> {
-        let path = create_file(path)?;
-        let place = || path.display().to_string();
-        let file = File::open_rw(&path).at(place)?;
-        let filing = Filing::new(&file, settings.compression_level, settings.shuffle)?;
-        write_text(&file, "format", layout::FORMAT)?;
-        write_attribute(&file, "format_version", &layout::FORMAT_VERSION)?;
-        let metadata = Metadata::create(&file, layout::METADATA)?;
-        metadata
-            .text("ferrostem_version", env!("CARGO_PKG_VERSION"))?
-            .number("created_ns", header.created_ns)?;
-        for (network, model) in [("dcnn", &header.models.dcnn), ("fcnn", &header.models.fcnn)] {
-            if let Some(model) = model {
-                metadata
-                    .text(&format!("{network}_name"), &model.name)?
-                    .text(&format!("{network}_sha256"), &model.sha256)?;
-            }
-        }
-        // A dataset, not an attribute: attributes end at 64 KiB.
-        file.group(layout::METADATA)
-            .and_then(|group| {
-                let config = text(&header.config_toml);
-                group
-                    .new_dataset::<hdf5::types::VarLenUnicode>()
-                    .create(layout::CONFIG)?
-                    .write_scalar(&config)
-            })
-            .at(place)?;
-        let acks = Table::create(&file, layout::ACKS, 64)?;
-        let gaps = Table::create(&file, layout::GAPS, 64)?;
-        file.flush().at(place)?;
-        Ok(Self {
-            path,
-            file,
+        let (session, filing) = SessionFile::create(path, |file| {
+            let filing = Filing::new(file, settings.compression_level, settings.shuffle)?;
+            write_text(file, "format", layout::FORMAT)?;
+            write_attribute(file, "format_version", &layout::FORMAT_VERSION)?;
+            write_text(file, "NX_class", "NXroot")?;
+            write_text(file, "default", &layout::measurement_name(0))?;
+            write_header(file, 0, header)?;
+            Table::<AckRow>::create(file, layout::ACKS, 64)?;
+            Table::<GapRow>::create(file, layout::GAPS, 64)?;
+            Table::<EventRow>::create(file, layout::EVENTS, 64)?;
+            Ok(filing)
+        })?;
+        Self::over(session, filing, Before::default())
+    }
+
+    /// Takes up the session at `path`, finished or cut short, and adds to it: a new segment with its own metadata and
+    /// measurements, behind all that is there.
+    ///
+    /// # Errors
+    /// When it is no session, is being written by another process, or cannot be written.
+    pub fn append(
+        path: &Path,
+        settings: &RecordSettings,
+        header: &SessionHeader,
+    ) -> Result<Self, SessionError> {
+        own::open_recorded(path)?;
+        let (_template, filing) =
+            file::draft(path, |file| Filing::new(file, settings.compression_level, settings.shuffle))?;
+        let (session, before) = SessionFile::append(path, Before::read)?;
+        write_header(session.get()?, before.segments, header)?;
+        Self::over(session, filing, before)
+    }
+
+    fn over(session: SessionFile, filing: Filing, before: Before) -> Result<Self, SessionError> {
+        let file = session.get()?;
+        let recorder = Self {
             filing,
             open: Vec::new(),
             waiting: VecDeque::new(),
-            acks,
-            gaps,
+            acks: Table::open(file, layout::ACKS)?,
+            gaps: Table::open(file, layout::GAPS)?,
+            events: Table::open(file, layout::EVENTS)?,
+            before,
             summary: RecordSummary::default(),
-        })
+            session,
+        };
+        recorder.session.enter_swmr()?;
+        Ok(recorder)
     }
 
     /// The file that is being written.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.session.path()
     }
 
     /// What has been written so far.
@@ -193,7 +234,7 @@ impl Recorder {
     pub fn frame(&mut self, frame: &Frame) -> Result<(), SessionError> {
         let [rows, cols] = frame.raw.shape();
         if rows == 0 || cols == 0 {
-            let place = format!("{}, frame {}", self.path.display(), frame.seq);
+            let place = format!("{}, frame {}", self.path().display(), frame.seq);
             return Err(SessionError::unexpected(place, "at least one pixel", format!("{rows} x {cols}")));
         }
         self.waiting.push_back(ReceivedFrame::from(frame));
@@ -216,17 +257,19 @@ impl Recorder {
             }
             return self.write_oldest(Some(result));
         }
-        let place = self.open.iter_mut().rev().find_map(|measurement| {
+        let place = self.open.iter().enumerate().rev().find_map(|(index, measurement)| {
             let frame = measurement.awaiting(&result.acquisition, result.seq)?;
-            measurement.fits_result(result).then_some((measurement, frame))
+            measurement.fits_result(result).then_some((index, frame))
         });
-        match place {
-            Some((measurement, frame)) => {
-                measurement.write_result(frame, result, &self.filing)?;
-                self.summary.results += 1;
-            }
-            None => self.summary.orphan_results += 1,
+        let Some((index, frame)) = place else {
+            self.summary.orphan_results += 1;
+            return Ok(());
+        };
+        if self.open[index].lacks_maps_of(result) {
+            self.add_objects(|recorder, _| recorder.open[index].create_maps_of(result, &recorder.filing))?;
         }
+        self.open[index].write_result(frame, result)?;
+        self.summary.results += 1;
         Ok(())
     }
 
@@ -250,6 +293,21 @@ impl Recorder {
             t_ns: gap.t_ns,
             source: text(&gap.source),
             acquisition: text(&gap.acquisition),
+        }])?;
+        Ok(())
+    }
+
+    /// Notes something that happened between frames.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub fn event(&mut self, event: &SessionEvent) -> Result<(), SessionError> {
+        self.events.append(&[EventRow {
+            t_ns: event.t_ns,
+            kind: text(&event.kind),
+            source: text(&event.source),
+            acquisition: text(&event.acquisition),
+            detail: text(&event.detail),
         }])?;
         Ok(())
     }
@@ -278,12 +336,29 @@ impl Recorder {
             outcome = outcome.and(self.write_oldest(None));
         }
         outcome.and(self.bring_up_to_date())?;
+        self.session.close()?;
         Ok(self.summary)
     }
 
     fn bring_up_to_date(&mut self) -> Result<(), SessionError> {
         self.open.iter_mut().try_for_each(Measurement::complete)?;
-        self.file.flush().at(|| self.path.display().to_string())
+        self.session.flush()
+    }
+
+    /// Adds groups or datasets, for which the file leaves its mode for a moment.
+    fn add_objects(
+        &mut self,
+        add: impl FnOnce(&mut Self, &File) -> Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
+        self.open.iter_mut().try_for_each(Measurement::complete)?;
+        let file = self.session.leave_swmr()?.clone();
+        self.acks.reopen(&file)?;
+        self.gaps.reopen(&file)?;
+        self.events.reopen(&file)?;
+        self.open.iter_mut().try_for_each(|measurement| measurement.reopen(&file))?;
+        add(self, &file)?;
+        drop(file);
+        self.session.enter_swmr()
     }
 
     /// Writes the frame that has waited longest, with its result if it has come. A frame that cannot be written is
@@ -306,10 +381,7 @@ impl Recorder {
                 if let Some(measurement) = &mut closing {
                     measurement.complete()?;
                 }
-                let number = self.summary.measurements;
-                self.summary.measurements += 1;
-                let measurement = Measurement::create(&self.file, number as usize, &frame, &self.filing)?;
-                self.open.push(measurement);
+                self.add_objects(|recorder, file| recorder.begin_measurement(file, &frame, result))?;
                 self.open.len() - 1
             }
         };
@@ -317,36 +389,59 @@ impl Recorder {
         let measurement = self.open.remove(index);
         self.open.push(measurement);
         let Some(measurement) = self.open.last_mut() else { return Ok(()) };
-        let number = measurement.append(&frame, self.summary.frames)?;
+        let number = measurement.append(&frame, self.before.frames + self.summary.frames)?;
         self.summary.frames += 1;
-        if let Some(result) = result {
-            measurement.write_result(number, result, &self.filing)?;
+        let Some(result) = result else { return Ok(()) };
+        if measurement.lacks_maps_of(result) {
+            self.add_objects(|recorder, _| match recorder.open.last_mut() {
+                Some(measurement) => measurement.create_maps_of(result, &recorder.filing),
+                None => Ok(()),
+            })?;
+        }
+        if let Some(measurement) = self.open.last_mut() {
+            measurement.write_result(number, result)?;
             self.summary.results += 1;
         }
         Ok(())
     }
+
+    fn begin_measurement(
+        &mut self,
+        file: &File,
+        frame: &ReceivedFrame,
+        result: Option<&ResultMessage>,
+    ) -> Result<(), SessionError> {
+        let number = self.before.measurements + self.summary.measurements;
+        let mut measurement =
+            Measurement::create(file, number as usize, frame, &self.filing)?.of_segment(self.before.segments)?;
+        if let Some(result) = result {
+            measurement.create_maps_of(result, &self.filing)?;
+        }
+        self.open.push(measurement);
+        self.summary.measurements += 1;
+        Ok(())
+    }
 }
 
-/// Creates an empty session at `path`, or at the first free number for its `{n}`, without overwriting anything.
-fn create_file(path: &Path) -> Result<PathBuf, SessionError> {
-    let template = path.to_string_lossy();
-    if !template.contains("{n}") {
-        return create_new(path.to_owned());
-    }
-    for number in 0..MAX_NUMBERED {
-        match create_new(PathBuf::from(template.replace("{n}", &format!("{number:03}")))) {
-            Err(SessionError::Exists { .. }) => {}
-            other => return other,
+/// Writes what is known about the daemon, for the recording `segment` of this file.
+fn write_header(file: &File, segment: u32, header: &SessionHeader) -> Result<(), SessionError> {
+    let name = layout::metadata_name(segment);
+    let metadata = Metadata::create(file, &name)?;
+    metadata
+        .text("ferrostem_version", env!("CARGO_PKG_VERSION"))?
+        .number("created_ns", header.created_ns)?;
+    for (network, model) in [("dcnn", &header.models.dcnn), ("fcnn", &header.models.fcnn)] {
+        if let Some(model) = model {
+            metadata
+                .text(&format!("{network}_name"), &model.name)?
+                .text(&format!("{network}_sha256"), &model.sha256)?;
         }
     }
-    Err(SessionError::Exists { path: path.to_owned() })
-}
-
-fn create_new(path: PathBuf) -> Result<PathBuf, SessionError> {
-    let created = OpenOptions::new().write(true).create_new(true).open(&path);
-    match created.and_then(|mut file| file.write_all(TEMPLATE)) {
-        Ok(()) => Ok(path),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(SessionError::Exists { path }),
-        Err(source) => Err(SessionError::Io { path, source }),
-    }
+    // A dataset, not an attribute: attributes end at 64 KiB.
+    file.group(&name)
+        .and_then(|group| {
+            let config = text(&header.config_toml);
+            group.new_dataset::<hdf5::types::VarLenUnicode>().create(layout::CONFIG)?.write_scalar(&config)
+        })
+        .at(|| format!("{}/{name}", file.filename()))
 }

@@ -1,13 +1,13 @@
 //! The recorder on a thread of its own, behind a bounded queue, so that a slow disk never delays a frame.
 
 use super::error::SessionError;
-use super::record::{Gap, RecordSettings, RecordSummary, Recorder, WhenFull};
+use super::record::{Gap, RecordSettings, RecordSummary, Recorder, SessionEvent, WhenFull};
 use crate::frame::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ferrostem_proto::ResultMessage;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,32 +18,57 @@ pub enum RecordItem {
     Result(Arc<ResultMessage>),
     Ack { candidate_id: u64, verdict: String, t_ns: u64 },
     Gap(Gap),
+    Event(SessionEvent),
 }
 
 /// What became of what was handed over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecordCounts {
-    /// Frames that found the queue full.
+    /// Frames that found the queue full, or the recording stopped.
     pub frames_dropped: u64,
-    /// Results, acknowledgements and gaps that found the queue full.
+    /// Results, acknowledgements, gaps and events likewise.
     pub others_dropped: u64,
     /// Items and flushes that could not be written.
     pub write_errors: u64,
     pub written: RecordSummary,
 }
 
-/// Write errors go here, one call for each new message.
-type OnProblem = Box<dyn Fn(String) + Send>;
+/// Something that could not be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordProblem {
+    pub message: String,
+    /// Whether nothing more goes into the file: the disk is full, say, or the file is gone. What was written stays.
+    pub stopped: bool,
+}
+
+type OnProblem = Box<dyn Fn(RecordProblem) + Send>;
 
 #[derive(Default)]
 struct Shared {
+    stopped: AtomicBool,
     frames_dropped: AtomicU64,
+    /// Of these, those that were asked for.
+    drops_taken: AtomicU64,
     others_dropped: AtomicU64,
     write_errors: AtomicU64,
     measurements: AtomicU64,
     frames: AtomicU64,
     results: AtomicU64,
     orphan_results: AtomicU64,
+}
+
+impl Shared {
+    fn drop_item(&self, is_frame: bool) {
+        let dropped = if is_frame { &self.frames_dropped } else { &self.others_dropped };
+        dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn wrote(&self, summary: RecordSummary) {
+        self.measurements.store(summary.measurements, Ordering::Relaxed);
+        self.frames.store(summary.frames, Ordering::Relaxed);
+        self.results.store(summary.results, Ordering::Relaxed);
+        self.orphan_results.store(summary.orphan_results, Ordering::Relaxed);
+    }
 }
 
 /// A [`Recorder`] on the OS thread `recorder`. Dropping it writes what is queued and closes the file.
@@ -57,20 +82,21 @@ pub struct RecorderThread {
 
 impl RecorderThread {
     /// Moves `recorder` to its thread. `on_problem` is called there when a write fails with a message other than the
-    /// last one; recording goes on.
+    /// last one. An item that cannot be written is left out; a file that cannot be written ends the recording, and what
+    /// is handed over from then on is dropped and counted.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(
         recorder: Recorder,
         settings: &RecordSettings,
-        on_problem: impl Fn(String) + Send + 'static,
+        on_problem: impl Fn(RecordProblem) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (queue, items) = bounded(settings.queue_items);
         let shared = Arc::new(Shared::default());
         let path = recorder.path().to_owned();
         let mut writer = Writer {
-            recorder,
+            recorder: Some(recorder),
             shared: Arc::clone(&shared),
             on_problem: Box::new(on_problem),
             last_problem: None,
@@ -88,18 +114,29 @@ impl RecorderThread {
         &self.path
     }
 
-    /// Hands over `item`; false when it was left out because the queue is full.
+    /// Hands over `item`; false when it was left out because the queue is full or the recording has stopped.
     pub fn submit(&self, item: RecordItem) -> bool {
         let is_frame = matches!(item, RecordItem::Frame(_));
-        let taken = self.queue.as_ref().is_some_and(|queue| match self.when_full {
-            WhenFull::Drop => queue.try_send(item).is_ok(),
-            WhenFull::Block => queue.send(item).is_ok(),
-        });
+        let taken = !self.stopped()
+            && self.queue.as_ref().is_some_and(|queue| match self.when_full {
+                WhenFull::Drop => queue.try_send(item).is_ok(),
+                WhenFull::Block => queue.send(item).is_ok(),
+            });
         if !taken {
-            let dropped = if is_frame { &self.shared.frames_dropped } else { &self.shared.others_dropped };
-            dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.drop_item(is_frame);
         }
         taken
+    }
+
+    /// Whether the file could not be written, so that nothing more goes into it.
+    pub fn stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::Acquire)
+    }
+
+    /// Frames dropped since this was last asked.
+    pub fn take_frames_dropped(&self) -> u64 {
+        let dropped = self.shared.frames_dropped.load(Ordering::Relaxed);
+        dropped.saturating_sub(self.shared.drops_taken.fetch_max(dropped, Ordering::Relaxed))
     }
 
     /// Items that wait for the disk.
@@ -146,7 +183,8 @@ impl Drop for RecorderThread {
 
 /// What runs on the thread.
 struct Writer {
-    recorder: Recorder,
+    /// Absent once the file could not be written.
+    recorder: Option<Recorder>,
     shared: Arc<Shared>,
     on_problem: OnProblem,
     last_problem: Option<String>,
@@ -158,63 +196,69 @@ impl Writer {
         let mut next_flush = Instant::now() + flush_interval;
         loop {
             match items.recv_deadline(next_flush) {
-                Ok(item) => {
-                    let written = match item {
-                        RecordItem::Frame(frame) => self.recorder.frame(&frame),
-                        RecordItem::Result(result) => self.recorder.result(&result),
-                        RecordItem::Ack { candidate_id, verdict, t_ns } => {
-                            self.recorder.ack(candidate_id, &verdict, t_ns)
-                        }
-                        RecordItem::Gap(gap) => self.recorder.gap(&gap),
-                    };
-                    self.note(written);
-                }
+                Ok(item) => self.write(item),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if Instant::now() >= next_flush {
-                let flushed = self.recorder.flush();
-                if flushed.is_ok() {
-                    self.last_problem = None;
-                }
-                self.note(flushed);
+                self.flush();
                 next_flush = Instant::now() + flush_interval;
             }
         }
     }
 
-    fn finish(self) {
-        let Self { recorder, shared, on_problem, last_problem } = self;
-        let before = recorder.summary();
-        match recorder.finish() {
-            Ok(summary) => publish(&shared, summary),
-            Err(error) => {
-                publish(&shared, before);
-                shared.write_errors.fetch_add(1, Ordering::Relaxed);
-                let message = error.to_string();
-                if last_problem.as_ref() != Some(&message) {
-                    on_problem(message);
-                }
-            }
+    fn write(&mut self, item: RecordItem) {
+        let Some(recorder) = &mut self.recorder else {
+            self.shared.drop_item(matches!(item, RecordItem::Frame(_)));
+            return;
+        };
+        let written = match item {
+            RecordItem::Frame(frame) => recorder.frame(&frame),
+            RecordItem::Result(result) => recorder.result(&result),
+            RecordItem::Ack { candidate_id, verdict, t_ns } => recorder.ack(candidate_id, &verdict, t_ns),
+            RecordItem::Gap(gap) => recorder.gap(&gap),
+            RecordItem::Event(event) => recorder.event(&event),
+        };
+        self.shared.wrote(recorder.summary());
+        self.note(written);
+    }
+
+    fn flush(&mut self) {
+        let Some(recorder) = &mut self.recorder else { return };
+        let flushed = recorder.flush();
+        self.shared.wrote(recorder.summary());
+        if flushed.is_ok() {
+            self.last_problem = None;
         }
+        self.note(flushed);
+    }
+
+    fn finish(mut self) {
+        let Some(recorder) = self.recorder.take() else { return };
+        let before = recorder.summary();
+        let finished = recorder.finish();
+        self.shared.wrote(finished.as_ref().map_or(before, |summary| *summary));
+        self.note(finished.map(drop));
     }
 
     fn note(&mut self, outcome: Result<(), SessionError>) {
-        publish(&self.shared, self.recorder.summary());
-        if let Err(error) = outcome {
-            self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
-            let message = error.to_string();
-            if self.last_problem.as_ref() != Some(&message) {
-                (self.on_problem)(message.clone());
-                self.last_problem = Some(message);
-            }
+        let Err(error) = outcome else { return };
+        self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
+        // An item that is not as it should be is left out; when the file fails, what comes after would fail as well, or
+        // be lost unseen.
+        let stopped = !matches!(error, SessionError::Unexpected { .. });
+        let mut message = error.to_string();
+        if stopped && let Some(recorder) = self.recorder.take() {
+            message = format!(
+                "recording to {} has stopped after {} frames: {message}",
+                recorder.path().display(),
+                recorder.summary().frames
+            );
+            self.shared.stopped.store(true, Ordering::Release);
+        }
+        if self.last_problem.as_ref() != Some(&message) {
+            (self.on_problem)(RecordProblem { message: message.clone(), stopped });
+            self.last_problem = Some(message);
         }
     }
-}
-
-fn publish(shared: &Shared, summary: RecordSummary) {
-    shared.measurements.store(summary.measurements, Ordering::Relaxed);
-    shared.frames.store(summary.frames, Ordering::Relaxed);
-    shared.results.store(summary.results, Ordering::Relaxed);
-    shared.orphan_results.store(summary.orphan_results, Ordering::Relaxed);
 }

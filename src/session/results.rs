@@ -2,10 +2,10 @@
 
 use super::error::{At, SessionError};
 use super::h5::{place, read_attribute, read_rows, read_text, string};
-use super::layout::{self, AckRow, CandidateRow, ColumnRow, GapRow, ResultRow};
+use super::layout::{self, AckRow, CandidateRow, ColumnRow, EventRow, GapRow, ResultRow};
 use super::maps::{TILE_MAPS, WINDOW_MAPS};
-use super::own::{check_version, measurements};
-use super::record::Gap;
+use super::own::{measurements, open_recorded};
+use super::record::{Gap, SessionEvent};
 use ferrostem_proto::{
     Calibration, Candidate, ColumnTable, Counters, FractionalPosition, Grid, GridSpec, MistiltMaps, OodMaps,
     PixelPosition, ResultMessage, StagePosition, Timing,
@@ -59,15 +59,7 @@ impl ResultReader {
     /// # Errors
     /// When `path` is not a session of this project, or cannot be read.
     pub fn open(path: &Path) -> Result<Self, SessionError> {
-        let file = File::open(path).at(|| path.display().to_string())?;
-        if read_text(&file, "format").as_deref() != Some(layout::FORMAT) {
-            return Err(SessionError::unexpected(
-                path.display().to_string(),
-                "a session recorded by FerroSTEM",
-                "another HDF5 file",
-            ));
-        }
-        check_version(&file)?;
+        let file = open_recorded(path)?;
         let measurements: Vec<Results> =
             measurements(&file)?.into_iter().map(Results::open).collect::<Result<_, _>>()?;
         let rows = |(number, results): (usize, &Results)| {
@@ -142,6 +134,27 @@ impl ResultReader {
                 first_seq: row.first_seq,
                 missing: row.missing,
                 t_ns: row.t_ns,
+            })
+            .collect())
+    }
+
+    /// What happened between frames, in the order of recording; nothing in sessions from before this was recorded.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn events(&self) -> Result<Vec<SessionEvent>, SessionError> {
+        if !self.file.link_exists(layout::EVENTS) {
+            return Ok(Vec::new());
+        }
+        let rows = self.table::<EventRow>(layout::EVENTS)?;
+        Ok(rows
+            .iter()
+            .map(|row| SessionEvent {
+                t_ns: row.t_ns,
+                kind: string(&row.kind),
+                source: string(&row.source),
+                acquisition: string(&row.acquisition),
+                detail: string(&row.detail),
             })
             .collect())
     }

@@ -19,6 +19,9 @@ const SCALE_TEXT: usize = 16;
 pub(super) const TEMPLATE: &[u8] = include_bytes!("template.h5");
 const TEMPLATE_ATTRIBUTE: &str = "dimension_scale_string";
 
+/// The dimensions of a stack.
+const AXES: [&str; 3] = ["time", "y", "x"];
+
 /// How datasets are written.
 pub(super) struct Filing {
     compression_level: u8,
@@ -53,7 +56,8 @@ pub(super) struct Stack {
     /// Seconds since the measurement's first frame.
     pub(super) time: Dataset,
     /// The group that both are in.
-    pub(super) group: Group,
+    path: String,
+    name: String,
     len: usize,
     image: [usize; 2],
 }
@@ -66,7 +70,7 @@ struct ScaleUse {
 }
 
 impl Filing {
-    /// For a `file` that was just made from [`TEMPLATE`], which it empties.
+    /// What `file`, which was just made from [`TEMPLATE`], lends; nothing of that stays in it.
     pub(super) fn new(file: &File, compression_level: u8, shuffle: bool) -> Result<Self, SessionError> {
         let scale_text = file
             .attr(TEMPLATE_ATTRIBUTE)
@@ -146,12 +150,24 @@ impl Stack {
                 &[("quantity", "distance"), ("units", axis.units), ("dimension_type", "SPATIAL")],
             )?;
         }
-        attach_scales(&group, &data, &["time", "y", "x"], filing)?;
-        Ok(Self { data, time, group, len: 0, image })
+        attach_scales(&group, &data, &AXES, filing)?;
+        label_nexus(&group, name)?;
+        Ok(Self { data, time, path: group.name(), name: name.to_owned(), len: 0, image })
     }
 
     pub(super) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Takes the stack up again in `file`, in which it was created.
+    pub(super) fn reopen(&mut self, file: &File) -> Result<(), SessionError> {
+        let open = |name: &str| {
+            let path = format!("{}/{name}", self.path);
+            file.dataset(&path).at(|| format!("{}:{path}", file.filename()))
+        };
+        self.data = open(&self.name)?;
+        self.time = open("time")?;
+        Ok(())
     }
 
     /// Adds images for the frames at `times`, s; they are to be written, or stay what the stack is filled with.
@@ -208,6 +224,19 @@ fn attach_scales(group: &Group, data: &Dataset, names: &[&str], filing: &Filing)
         .and_then(|_| data.new_attr_builder().with_data(&labels[..]).create("DIMENSION_LABELS"))
         .at(|| format!("{}@DIMENSION_LIST", place(data)))?;
     Ok(())
+}
+
+/// Makes `group` an NXdata group of NeXus as well, which HyperSpy reads.
+fn label_nexus(group: &Group, signal: &str) -> Result<(), SessionError> {
+    write_text(group, "NX_class", "NXdata")?;
+    write_text(group, "signal", signal)?;
+    let axes: Vec<VarLenUnicode> = AXES.iter().map(|name| text(name)).collect();
+    group
+        .new_attr_builder()
+        .with_data(&axes[..])
+        .create("axes")
+        .map(drop)
+        .at(|| format!("{}@axes", place(group)))
 }
 
 /// A group of attributes, as NSID keeps metadata.

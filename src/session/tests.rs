@@ -1,5 +1,6 @@
 //! Sessions on real files: recorded and read back, foreign files, and files that are refused.
 
+mod durability;
 mod foreign;
 mod recording;
 mod support;

@@ -117,16 +117,16 @@ def free_port():
 
 
 class Daemon:
-    """`ferrostem run` on ports of its own."""
+    """`ferrostem run`, or another command that runs the daemon, on ports of its own."""
 
-    def __init__(self, folder, **ports):
+    def __init__(self, folder, command=("run",), settings=(), **ports):
         names = ("frames", "results", "latest", "control", "http")
         self.ports = {name: ports.get(name) or free_port() for name in names}
         self.endpoints = {name: f"tcp://127.0.0.1:{port}" for name, port in self.ports.items()}
         source = f'{{name = "python", endpoint = "{self.endpoints["frames"]}", pattern = "sub"}}'
-        settings = [f"sources=[{source}]", f'lanes.http="127.0.0.1:{self.ports["http"]}"']
+        settings = [f"sources=[{source}]", f'lanes.http="127.0.0.1:{self.ports["http"]}"', *settings]
         settings += [f'lanes.{lane}="{self.endpoints[lane]}"' for lane in ("results", "latest", "control")]
-        command = [BINARY, "run", "--config", str(REPOSITORY / "configs" / "live.toml"), "--device", DEVICE]
+        command = [BINARY, *command, "--config", str(REPOSITORY / "configs" / "live.toml"), "--device", DEVICE]
         for setting in settings:
             command += ["--set", setting]
         self.log = folder / f"daemon-{self.ports['http']}.log"

@@ -10,6 +10,8 @@ Three frames of 6 x 5 pixels, results for the first and the last. Pixel (row, co
 """
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +105,27 @@ def test_the_nsid_reader_of_scifireaders_opens_it():
     readers = pytest.importorskip("SciFiReaders")
     datasets = readers.NSIDReader(SESSION).read()
     assert len(datasets) == len(CHANNELS)
+
+
+def test_hyperspy_opens_it_as_nexus():
+    nexus = pytest.importorskip("rsciio.nexus")
+    signals = {signal["metadata"]["General"]["title"]: signal for signal in nexus.file_reader(SESSION, lazy=False)}
+    assert sorted(signals) == sorted(CHANNELS)
+    frames = signals["HAADF"]
+    n, row, col = np.indices((3, 6, 5))
+    assert np.array_equal(frames["data"], 1000 * n + 10 * row + col)
+    axes = [(axis["name"], axis["units"], axis["navigate"]) for axis in frames["axes"]]
+    assert axes == [("time", "s", True), ("y", "nm", False), ("x", "nm", False)]
+    assert np.isclose(frames["axes"][1]["scale"], 0.0151) and np.isclose(frames["axes"][2]["scale"], 0.0152)
+
+
+def test_the_lines_of_the_readme_read_it():
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "h5py" in block)
+    assert len(block.splitlines()) <= 10
+    read = {}
+    exec(block.replace("session_000.h5", SESSION), read)
+    i, j = np.indices((3, 2))
+    assert np.array_equal(read["newest"][0], 2000 + 10 * i + j)
+    assert np.array_equal(read["newest"][1], 2100 + 10 * i + j)
+    assert np.allclose(read["rows"], [1.5, 2.5, 3.5]) and len(read["candidates"]) == 4

@@ -185,7 +185,7 @@ fn the_file_has_the_layout_that_other_programs_rely_on() {
     let fields: Vec<&str> = columns.fields.iter().map(|field| field.name.as_str()).collect();
     assert_eq!(fields, ["frame", "row", "col", "class", "confidence"]);
     // The type that the template lent is gone.
-    assert_eq!(file.attr_names().unwrap(), ["format", "format_version"]);
+    assert_eq!(file.attr_names().unwrap(), ["NX_class", "default", "format", "format_version"]);
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn a_full_queue_drops_what_comes_and_counts_it() {
     let no_pixels = PixelArray::new(Dtype::U8, ByteOrder::Little, [0, 4], bytes::Bytes::new()).unwrap();
     assert!(thread.submit(RecordItem::Frame(Arc::new(frame_of(0, no_pixels)))));
     let problem = in_callback.recv().unwrap();
-    assert!(problem.contains("at least one pixel"), "{problem}");
+    assert!(problem.message.contains("at least one pixel") && !problem.stopped, "{problem:?}");
     let taken: Vec<bool> = (1..6).map(|seq| thread.submit(RecordItem::Frame(Arc::new(frame(seq))))).collect();
     assert_eq!(taken, [true, true, false, false, false]);
     assert!(!thread.submit(RecordItem::Result(Arc::new(result(5)))));
@@ -365,7 +365,7 @@ fn a_blocking_queue_keeps_everything() {
     let (_folder, path) = session();
     let settings = RecordSettings { queue_items: 1, when_full: WhenFull::Block, ..RecordSettings::default() };
     let recorder = Recorder::create(&path, &settings, &header()).unwrap();
-    let thread = RecorderThread::start(recorder, &settings, |problem| panic!("{problem}")).unwrap();
+    let thread = RecorderThread::start(recorder, &settings, |problem| panic!("{problem:?}")).unwrap();
     for seq in 0..30 {
         assert!(thread.submit(RecordItem::Frame(Arc::new(frame(seq)))));
         assert!(thread.submit(RecordItem::Result(Arc::new(result(seq)))));

@@ -1,0 +1,168 @@
+//! What a reader finds while a session is written, and after its writer was killed: a copy of the file's bytes is what a
+//! killed process leaves.
+
+use super::support::{counts, frame, header, recorder, result};
+use crate::session::superblock;
+use crate::session::*;
+use std::path::{Path, PathBuf};
+
+fn session() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.h5");
+    (folder, path)
+}
+
+fn append(path: &Path) -> Result<Recorder, SessionError> {
+    Recorder::append(path, &RecordSettings::default(), &header())
+}
+
+/// The sequence numbers of the frames in `path`, all of which must have their pixels.
+fn whole_frames(path: &Path) -> Vec<u64> {
+    let mut reader = open(path, &OpenOptions::default()).unwrap();
+    (0..reader.len())
+        .map(|index| {
+            let message = reader.frame(index).unwrap().message;
+            assert_eq!(message.data, counts(message.seq, message.data.shape()));
+            message.seq
+        })
+        .collect()
+}
+
+#[test]
+fn at_every_moment_the_file_opens_and_holds_all_that_was_flushed() {
+    let (folder, path) = session();
+    let mut recorder = recorder(&path);
+    let copy = folder.path().join("killed.h5");
+    let mut flushed = 0;
+    for seq in 0..70 {
+        let mut frame = frame(seq);
+        // Another measurement now and then.
+        frame.acquisition = format!("run {}", seq / 30);
+        recorder.frame(&frame).unwrap();
+        if seq % 3 != 0 {
+            let mut result = result(seq);
+            result.acquisition.clone_from(&frame.acquisition);
+            recorder.result(&result).unwrap();
+        }
+        if seq % 7 == 0 {
+            recorder.flush().unwrap();
+            flushed = recorder.summary().frames;
+        }
+        std::fs::copy(&path, &copy).unwrap();
+        let found = whole_frames(&copy);
+        assert!(found.len() as u64 >= flushed, "{} frames found, {flushed} flushed", found.len());
+        assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
+        let results = ResultReader::open(&copy).unwrap();
+        for index in 0..results.len() {
+            results.result(index).unwrap();
+        }
+    }
+    recorder.finish().unwrap();
+    assert_eq!(whole_frames(&path), (0..70).collect::<Vec<_>>());
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "drafts and locks are gone: {left:?}");
+}
+
+#[test]
+fn a_session_that_was_cut_short_goes_on_in_a_new_segment() {
+    let (folder, path) = session();
+    let killed = folder.path().join("killed.h5");
+    let mut first = recorder(&path);
+    for seq in 0..5 {
+        first.frame(&frame(seq)).unwrap();
+        first.result(&result(seq)).unwrap();
+    }
+    first.ack(7, "accepted", 11).unwrap();
+    first.flush().unwrap();
+    std::fs::copy(&path, &killed).unwrap();
+    drop(first);
+
+    let other = SessionHeader { config_toml: "mode = \"lossless\"\n".to_owned(), ..header() };
+    let mut second = Recorder::append(&killed, &RecordSettings::default(), &other).unwrap();
+    second.frame(&frame(5)).unwrap();
+    second.result(&result(5)).unwrap();
+    second.ack(8, "done", 12).unwrap();
+    let event = SessionEvent { kind: "configure".to_owned(), t_ns: 13, ..SessionEvent::default() };
+    second.event(&event).unwrap();
+    assert_eq!(second.finish().unwrap(), RecordSummary { measurements: 1, frames: 1, results: 1, orphan_results: 0 });
+
+    assert_eq!(whole_frames(&killed), [0, 1, 2, 3, 4, 5]);
+    let reader = ResultReader::open(&killed).unwrap();
+    assert_eq!((reader.len(), reader.result(5).unwrap().measurement), (6, 1));
+    assert_eq!(reader.acknowledgements().unwrap().iter().map(|ack| ack.candidate_id).collect::<Vec<_>>(), [7, 8]);
+    assert_eq!(reader.events().unwrap(), [event]);
+    assert_eq!(reader.config_toml().unwrap(), header().config_toml);
+    let file = hdf5::File::open(&killed).unwrap();
+    let config = file.dataset("metadata_001/config_toml").unwrap();
+    assert_eq!(config.read_scalar::<hdf5::types::VarLenUnicode>().unwrap().as_str(), other.config_toml);
+    let segment = |name: &str| file.group(name).unwrap().attr("segment").unwrap().read_scalar::<u32>().unwrap();
+    assert_eq!([segment("Measurement_000"), segment("Measurement_001")], [0, 1]);
+}
+
+#[test]
+fn a_session_without_frames_can_be_taken_up_too() {
+    let (_folder, path) = session();
+    recorder(&path).finish().unwrap();
+    let mut second = append(&path).unwrap();
+    second.frame(&frame(0)).unwrap();
+    second.finish().unwrap();
+    assert_eq!(whole_frames(&path), [0]);
+}
+
+#[test]
+fn one_file_has_one_writer() {
+    let (_folder, path) = session();
+    let mut first = recorder(&path);
+    let refusal = append(&path).err().unwrap();
+    assert!(matches!(&refusal, SessionError::InUse { path: at } if *at == path), "{refusal}");
+    first.frame(&frame(0)).unwrap();
+    first.finish().unwrap();
+    append(&path).unwrap().finish().unwrap();
+}
+
+#[test]
+fn only_sessions_are_taken_up_and_others_stay_as_they_are() {
+    let (folder, path) = session();
+    let foreign = folder.path().join("foreign.h5");
+    hdf5::File::create(&foreign).unwrap().close().unwrap();
+    let before = std::fs::read(&foreign).unwrap();
+    let error = append(&foreign).err().unwrap().to_string();
+    assert!(error.contains("a session recorded by FerroSTEM"), "{error}");
+    assert_eq!(std::fs::read(&foreign).unwrap(), before);
+    assert!(append(&path).err().unwrap().to_string().contains("session.h5"), "there is none");
+}
+
+#[test]
+fn a_file_that_is_removed_or_replaced_ends_the_recording_and_nothing_else() {
+    let (folder, path) = session();
+    let mut recorder = recorder(&path);
+    recorder.frame(&frame(0)).unwrap();
+    recorder.flush().unwrap();
+    std::fs::rename(&path, folder.path().join("moved.h5")).unwrap();
+    assert!(matches!(recorder.flush(), Err(SessionError::Gone { .. })));
+    std::fs::write(&path, "another's").unwrap();
+    assert!(matches!(recorder.flush(), Err(SessionError::Gone { .. })));
+    drop(recorder);
+    assert_eq!(std::fs::read(&path).unwrap(), b"another's");
+    superblock::recover(&folder.path().join("moved.h5")).unwrap();
+    hdf5::File::open(folder.path().join("moved.h5")).unwrap();
+}
+
+#[test]
+fn the_thread_stops_recording_when_the_file_goes_and_counts_what_it_drops() {
+    let (_folder, path) = session();
+    let settings = RecordSettings { flush_interval_ms: 10, ..RecordSettings::default() };
+    let recorder = Recorder::create(&path, &settings, &header()).unwrap();
+    let (tell, told) = std::sync::mpsc::sync_channel(4);
+    let thread = RecorderThread::start(recorder, &settings, move |problem| tell.send(problem).unwrap()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let problem = told.recv().unwrap();
+    assert!(problem.stopped && problem.message.contains("removed"), "{problem:?}");
+    assert!(thread.stopped());
+    for seq in 0..3 {
+        assert!(!thread.submit(RecordItem::Frame(std::sync::Arc::new(frame(seq)))));
+    }
+    assert_eq!((thread.take_frames_dropped(), thread.take_frames_dropped()), (3, 0));
+    let counts = thread.finish();
+    assert_eq!((counts.frames_dropped, counts.write_errors), (3, 1));
+}
