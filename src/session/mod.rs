@@ -8,15 +8,13 @@
 //!
 //! HDF5 is one library behind one global lock: nothing here is called from a thread that a frame waits for.
 
-mod dataset;
 mod error;
 mod h5;
 pub mod layout;
 mod maps;
 mod measurement;
-mod npy;
-mod nsid;
 mod own;
+mod read;
 mod reader;
 mod record;
 mod recorder_thread;
@@ -26,6 +24,9 @@ mod rows;
 mod stack;
 
 pub use error::SessionError;
+pub use read::contents::{Contents, Entry, EntryKind, Recorded, contents};
+pub use read::npy::write_npy;
+pub use read::smbfo::{UnitCell, UnitCellParameterization};
 pub use reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, open};
 pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionHeader, WhenFull};
 pub use recorder_thread::{RecordCounts, RecordItem, RecorderThread};

@@ -1,5 +1,8 @@
 //! Sessions on real files: recorded and read back, foreign files, and files that are refused.
 
 mod foreign;
+mod formats;
+mod hostile;
 mod recording;
+mod samples;
 mod support;
