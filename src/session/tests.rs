@@ -1,5 +1,6 @@
 //! Sessions on real files: recorded and read back, foreign files, and files that are refused.
 
+mod dm_samples;
 mod foreign;
 mod formats;
 mod hostile;

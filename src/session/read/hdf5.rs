@@ -1,8 +1,8 @@
 //! The HDF5 formats, and how the images of a file are found and chosen.
 
-use super::super::error::SessionError;
+use super::super::error::{At as _, SessionError};
 use super::super::h5::place;
-use super::super::reader::{FrameReader, OpenOptions, SessionFormat};
+use super::super::reader::{OpenOptions, SessionFormat};
 use super::dataset::{Stack, StackReader, leading_frame_axis, plain};
 use super::facts::{Calibration, Facts};
 use super::{asyncroscopy, emd, hyperspy, nexus, nion, nsid, objects, smbfo, velox};
@@ -32,9 +32,9 @@ const FORMATS: [Format; 8] = [
     Format { format: SessionFormat::Emd, find: emd::find, stack: emd::stack },
     Format { format: SessionFormat::NionH5, find: nion::find, stack: nion::stack },
     Format { format: SessionFormat::SmBfo, find: smbfo::find, stack: smbfo::stack },
-    Format { format: SessionFormat::Nsid, find: nsid::find, stack: nsid::stack },
     Format { format: SessionFormat::Nexus, find: nexus::find, stack: nexus::stack },
     Format { format: SessionFormat::Asyncroscopy, find: asyncroscopy::find, stack: asyncroscopy::stack },
+    Format { format: SessionFormat::Nsid, find: nsid::find, stack: nsid::stack },
 ];
 
 /// The images of `file`: those of dataset `options.dataset`, or the best there are.
@@ -116,16 +116,9 @@ fn choose(
 
 /// `dataset` and its own group.
 pub(in crate::session) fn in_own_group(dataset: Dataset) -> Result<Found, SessionError> {
-    use super::super::error::At as _;
     let path = objects::parent(&dataset.name()).to_owned();
     let file = dataset.file().at(|| place(&dataset))?;
     let group =
         file.group(if path.is_empty() { "/" } else { &path }).at(|| format!("{}:{path}", file.filename()))?;
     Ok(Found { dataset, group })
-}
-
-impl From<StackReader> for Box<dyn FrameReader> {
-    fn from(reader: StackReader) -> Self {
-        Box::new(reader)
-    }
 }

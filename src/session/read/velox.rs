@@ -58,7 +58,7 @@ fn first_column(dataset: &Dataset) -> Result<Vec<u8>, SessionError> {
             found,
         ));
     }
-    let column = dataset.read_slice_1d::<u8, _>((0..len, 0)).at(|| place(dataset))?;
+    let column = dataset.read_slice_1d::<u8, _>((0..len, 0usize)).at(|| place(dataset))?;
     Ok(column.into_raw_vec_and_offset().0)
 }
 
