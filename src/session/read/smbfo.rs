@@ -145,7 +145,7 @@ impl UnitCellParameterization {
                 .and_then(|name| name.to_str())
                 .is_some_and(|name| name.eq_ignore_ascii_case(&wanted))
         };
-        files.into_iter().filter(matches).min()
+        files.filter(matches).min()
     }
 }
 
