@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(super) struct AnalyzeArgs {
-    /// Session, NSID file, .npy, or any HDF5 file with --dataset.
+    /// Session, NSID, HyperSpy, EMD, Nion Swift, NeXus, TIFF, .npy, …, or any HDF5 file with --dataset.
     file: PathBuf,
     /// Path of the images in the HDF5 file.
     #[arg(long)]

@@ -3,6 +3,7 @@
 mod analyze;
 mod demo;
 mod devices;
+mod inspect;
 mod replay;
 mod run;
 mod simulate;
@@ -41,6 +42,11 @@ enum Command {
         after_help = "Example:\n  ferrostem analyze image.npy --pixel-size-pm 14.5 --out result.h5 --png pictures"
     )]
     Analyze(analyze::AnalyzeArgs),
+    /// Say what is in a file, and what would be read of it.
+    #[command(
+        after_help = "Examples:\n  ferrostem inspect stack.hspy\n  ferrostem inspect image.emd --frame 3 --npy frame.npy"
+    )]
+    Inspect(inspect::InspectArgs),
     /// Simulate a microscope: frames with known truth, into a file or as a live acquisition.
     #[command(
         after_help = "Examples:\n  ferrostem simulate --out session.h5 --frames 10\n  ferrostem simulate --serve"
@@ -102,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => run::record(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Analyze(args) => analyze::analyze(&args),
+        Command::Inspect(args) => inspect::inspect(&args),
         Command::Simulate(args) => simulate::simulate(&args),
         Command::Train(args) => train::train(&args),
         Command::Devices(args) => devices::devices(&args),

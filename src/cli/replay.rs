@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
-    /// Session, NSID file, .npy, or any HDF5 file with --dataset.
+    /// Session, NSID, HyperSpy, EMD, Nion Swift, NeXus, TIFF, .npy, …, or any HDF5 file with --dataset.
     file: PathBuf,
     /// Path of the images in the HDF5 file.
     #[arg(long)]

@@ -83,22 +83,6 @@ pub(super) fn read_text(object: &Location, name: &str) -> Option<String> {
     }
 }
 
-/// A list of texts, as in `DIMENSION_LABELS`; empty when it is missing or something else.
-pub(super) fn read_texts(object: &Location, name: &str) -> Vec<String> {
-    let Ok(attribute) = object.attr(name) else { return Vec::new() };
-    match attribute.dtype().and_then(|dtype| dtype.to_descriptor()) {
-        Ok(TypeDescriptor::VarLenUnicode) => attribute
-            .read_raw::<VarLenUnicode>()
-            .map(|values| values.iter().map(string).collect())
-            .unwrap_or_default(),
-        Ok(TypeDescriptor::VarLenAscii) => attribute
-            .read_raw::<VarLenAscii>()
-            .map(|values| values.iter().map(ascii_string).collect())
-            .unwrap_or_default(),
-        _ => Vec::new(),
-    }
-}
-
 pub(super) fn read_attribute<T: H5Type>(object: &Location, name: &str) -> Result<T, SessionError> {
     object
         .attr(name)

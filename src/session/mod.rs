@@ -1,23 +1,22 @@
 //! Sessions: recording what came in and what was found, reading it and other people's files back, and the timing of a replay.
 //!
-//! - [`open`] turns a path into a [`FrameReader`], one kind a format; a new format is one more implementation of
-//!   that trait and one more arm in `reader::open`.
+//! - [`open`] turns a path into a [`FrameReader`], by what is in the file; each format has a file in `read`, and a new one
+//!   in HDF5 is one more line in `read::hdf5`. [`contents`] lists what is in a file.
+//! - [`UnitCellParameterization`] holds the cells that were measured in an image of the Sm-BFO data set.
 //! - [`Recorder`] writes the NSID layout of pyNSID/sidpy (see [`layout`]), [`RecorderThread`] keeps it off the hot threads.
 //! - [`ResultReader`] gives recorded results back.
 //! - [`Schedule`] says when each recorded frame is due again, [`replay`](replay::replay) keeps to it.
 //!
 //! HDF5 is one library behind one global lock: nothing here is called from a thread that a frame waits for.
 
-mod dataset;
 mod error;
 mod file;
 mod h5;
 pub mod layout;
 mod maps;
 mod measurement;
-mod npy;
-mod nsid;
 mod own;
+mod read;
 mod reader;
 mod record;
 mod recorder_thread;
@@ -28,6 +27,9 @@ mod stack;
 mod superblock;
 
 pub use error::SessionError;
+pub use read::contents::{Contents, Entry, EntryKind, Recorded, contents};
+pub use read::npy::write_npy;
+pub use read::smbfo::{UnitCell, UnitCellParameterization};
 pub use reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, open};
 pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionEvent, SessionHeader, WhenFull};
 pub use recorder_thread::{RecordCounts, RecordItem, RecordProblem, RecorderThread};

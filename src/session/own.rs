@@ -1,9 +1,9 @@
 //! Frames of the project's own sessions, exactly as they were received.
 
-use super::dataset::check_sizes;
 use super::error::{At, SessionError};
 use super::h5::{ImageAxes, open_file, pixel_dtype, place, read_attribute, read_image, read_rows, read_text, string};
 use super::layout::{self, FrameRow, FrameTimeRow};
+use super::read::dataset::check_sizes;
 use super::reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat};
 use ferrostem_proto::{Dtype, FrameMessage, FrameState, JsonMap};
 use hdf5::{Dataset, File, Group};
@@ -187,6 +187,10 @@ impl FrameReader for SessionReader {
     fn description(&self) -> String {
         let (frames, measurements) = (self.index.len(), self.measurements.len());
         format!("{} ({frames} frames in {measurements} measurements)", self.path)
+    }
+
+    fn calibration(&self) -> String {
+        "recorded with each frame".to_owned()
     }
 
     fn len(&self) -> usize {

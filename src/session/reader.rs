@@ -1,7 +1,8 @@
 //! Opening a recorded file, whatever its format.
 
 use super::error::SessionError;
-use super::{dataset, h5, layout, npy, nsid, own};
+use super::read::{dm, hdf5 as formats, ndata, npy, tiff};
+use super::{h5, layout, own};
 use ferrostem_proto::{FrameMessage, JsonMap, PixelArray};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -13,10 +14,51 @@ pub enum SessionFormat {
     Own,
     /// pyNSID/sidpy.
     Nsid,
+    /// HyperSpy, `.hspy`.
+    HyperSpy,
+    /// EMD of Berkeley, 0.2 and 1.0.
+    Emd,
+    /// EMD of Velox.
+    Velox,
+    /// Nion Swift, `.h5` and `.nhdf`.
+    NionH5,
+    /// Nion Swift, `.ndata`.
+    Ndata,
+    /// NeXus, `NXdata`.
+    Nexus,
+    /// asyncroscopy, `image/<detector>`.
+    Asyncroscopy,
+    /// The Sm-BFO data set, `MainImage`.
+    SmBfo,
     /// A dataset named by its path in any HDF5 file.
     Hdf5Dataset,
     /// numpy.
     Npy,
+    Tiff,
+    /// `.dm3` and `.dm4`.
+    DigitalMicrograph,
+}
+
+impl SessionFormat {
+    /// For people and scripts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "FerroSTEM session",
+            Self::Nsid => "NSID",
+            Self::HyperSpy => "HyperSpy",
+            Self::Emd => "EMD (Berkeley)",
+            Self::Velox => "EMD (Velox)",
+            Self::NionH5 => "Nion Swift HDF5",
+            Self::Ndata => "Nion Swift ndata",
+            Self::Nexus => "NeXus",
+            Self::Asyncroscopy => "asyncroscopy",
+            Self::SmBfo => "Sm-BFO",
+            Self::Hdf5Dataset => "HDF5 dataset",
+            Self::Npy => "numpy",
+            Self::Tiff => "TIFF",
+            Self::DigitalMicrograph => "DigitalMicrograph",
+        }
+    }
 }
 
 /// What to read from a file and how much of it.
@@ -50,6 +92,11 @@ pub trait FrameReader: Send {
     /// What is read and what was chosen, for people.
     fn description(&self) -> String;
 
+    /// Where the file says how large a pixel is, or why it has no size, for people.
+    fn calibration(&self) -> String {
+        "each frame says".to_owned()
+    }
+
     /// Number of frames.
     fn len(&self) -> usize;
 
@@ -78,27 +125,30 @@ impl std::fmt::Debug for dyn FrameReader {
 /// When it is none of the formats known, or holds no images; the message says what was found.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Box<dyn FrameReader>, SessionError> {
     let magic = magic(path).map_err(|source| SessionError::Io { path: path.to_owned(), source })?;
-    match (magic, &options.dataset) {
-        (Magic::Npy, None) => Ok(Box::new(npy::NpyReader::open(path, options)?)),
-        (Magic::Npy, Some(dataset)) => Err(SessionError::unexpected(
+    if let (Some(dataset), false) = (&options.dataset, matches!(magic, Magic::Hdf5)) {
+        return Err(SessionError::unexpected(
             path.display().to_string(),
             format!("an HDF5 file with a dataset {dataset}"),
-            "a numpy array, which has no datasets",
-        )),
-        (Magic::Hdf5, dataset) => {
+            format!("{}, which has no datasets", magic.name()),
+        ));
+    }
+    match magic {
+        Magic::Npy => Ok(Box::new(npy::NpyReader::open(path, options)?)),
+        Magic::Zip => Ok(Box::new(ndata::NdataReader::open(path, options)?)),
+        Magic::Tiff => Ok(Box::new(tiff::TiffReader::open(path, options)?)),
+        Magic::Dm => Ok(Box::new(dm::DmReader::open(path, options)?)),
+        Magic::Hdf5 => {
             let file = h5::open_file(path)?;
-            if let Some(name) = dataset {
-                return Ok(Box::new(dataset::open(&file, name, options)?));
-            }
-            if h5::read_text(&file, "format").as_deref() == Some(layout::FORMAT) {
+            if options.dataset.is_none() && h5::read_text(&file, "format").as_deref() == Some(layout::FORMAT)
+            {
                 return Ok(Box::new(own::SessionReader::open(file, options)?));
             }
-            Ok(Box::new(nsid::open(&file, options)?))
+            Ok(Box::new(formats::open(&file, options)?))
         }
-        (Magic::Other(start), _) => Err(SessionError::unexpected(
+        Magic::Other(_) => Err(SessionError::unexpected(
             path.display().to_string(),
-            "an HDF5 file (.h5, .hf5, …) or a numpy array (.npy)",
-            format!("a file that begins with {start:02x?}"),
+            "HDF5 (.h5, .hspy, .emd, .nxs, …), a numpy array (.npy), TIFF, .ndata, .dm3 or .dm4",
+            magic.name(),
         )),
     }
 }
@@ -123,13 +173,31 @@ pub(super) fn unlabelled(acquisition: String, index: usize, data: PixelArray) ->
     }
 }
 
-enum Magic {
+/// The kind of a file, by its first bytes.
+pub(super) enum Magic {
     Npy,
     Hdf5,
+    Zip,
+    Tiff,
+    Dm,
     Other(Vec<u8>),
 }
 
-fn magic(path: &Path) -> std::io::Result<Magic> {
+impl Magic {
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Npy => "a numpy array".to_owned(),
+            Self::Hdf5 => "an HDF5 file".to_owned(),
+            Self::Zip => "a zip archive".to_owned(),
+            Self::Tiff => "a TIFF file".to_owned(),
+            Self::Dm => "a DigitalMicrograph file".to_owned(),
+            Self::Other(start) if start.is_empty() => "an empty file".to_owned(),
+            Self::Other(start) => format!("a file that begins with {start:02x?}"),
+        }
+    }
+}
+
+pub(super) fn magic(path: &Path) -> std::io::Result<Magic> {
     const HDF5: &[u8] = b"\x89HDF\r\n\x1a\n";
     let mut file = std::fs::File::open(path)?;
     let mut read_at = |offset: u64| {
@@ -139,8 +207,19 @@ fn magic(path: &Path) -> std::io::Result<Magic> {
         std::io::Result::Ok(start)
     };
     let start = read_at(0)?;
-    if start.starts_with(b"\x93NUMPY") {
-        return Ok(Magic::Npy);
+    for (first, magic) in [
+        (&b"\x93NUMPY"[..], Magic::Npy),
+        (b"PK\x03\x04", Magic::Zip),
+        (b"II\x2a\0", Magic::Tiff),
+        (b"MM\0\x2a", Magic::Tiff),
+        (b"II\x2b\0", Magic::Tiff),
+        (b"MM\0\x2b", Magic::Tiff),
+        (b"\0\0\0\x03", Magic::Dm),
+        (b"\0\0\0\x04", Magic::Dm),
+    ] {
+        if start.starts_with(first) {
+            return Ok(magic);
+        }
     }
     // HDF5 may stand behind a user block (MATLAB 7.3).
     for offset in [0, 512, 1024, 2048, 4096] {

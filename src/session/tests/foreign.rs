@@ -154,15 +154,15 @@ fn numpy_files_that_are_no_images_are_refused_with_what_they_are() {
 #[test]
 fn other_files_are_refused_with_how_they_begin() {
     let folder = folder();
-    let path = folder.path().join("image.dm4");
-    std::fs::write(&path, [0, 0, 0, 4, 9]).unwrap();
+    let path = folder.path().join("image.ser");
+    std::fs::write(&path, [0x49, 0x49, 0x97, 1, 9]).unwrap();
     let message = refusal(&path, None);
-    assert!(message.contains("image.dm4") && message.contains("[00, 00, 00, 04, 09]"), "{message}");
+    assert!(message.contains("image.ser") && message.contains("[49, 49, 97, 01, 09]"), "{message}");
     let missing = refusal(&folder.path().join("missing.h5"), None);
     assert!(missing.contains("missing.h5"), "{missing}");
     // HDF5 by its first bytes only.
     std::fs::write(&path, b"\x89HDF\r\n\x1a\nnot really").unwrap();
-    assert!(refusal(&path, None).contains("image.dm4"));
+    assert!(refusal(&path, None).contains("image.ser"));
 }
 
 fn h5(folder: &Path) -> (PathBuf, File) {

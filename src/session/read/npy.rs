@@ -3,12 +3,13 @@
 //! `ndarray-npy` parses the header; its array readers want the element type at compile time and the whole stack in memory,
 //! so the pixels are read here.
 
-use super::error::SessionError;
-use super::reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, unlabelled};
+use super::super::error::SessionError;
+use super::super::reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, unlabelled};
+use super::facts::Calibration;
 use ferrostem_proto::{ByteOrder, Dtype, PixelArray};
 use ndarray_npy::npy::header::{Header, Layout};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// numpy writes 128 bytes; more than this is no plain array.
@@ -18,12 +19,24 @@ const MAX_BRACKETS: usize = 4;
 /// Bytes read at once from a stack in Fortran order.
 const BLOCK: usize = 1 << 20;
 
-pub(super) struct NpyReader {
+/// Bytes that can be read from any place.
+pub(in crate::session) trait ReadSeek: Read + Seek + Send {}
+impl<T: Read + Seek + Send> ReadSeek for T {}
+
+/// Where an array lies: bytes `start..end`.
+pub(in crate::session) struct Source {
+    pub(in crate::session) bytes: Box<dyn ReadSeek>,
+    pub(in crate::session) start: u64,
+    pub(in crate::session) end: u64,
+}
+
+pub(in crate::session) struct NpyReader {
     path: PathBuf,
-    file: File,
+    source: Box<dyn ReadSeek>,
     elements: Elements,
     layout: Layout,
     data_start: u64,
+    shape: Vec<usize>,
     frames: usize,
     image: [usize; 2],
 }
@@ -93,7 +106,7 @@ impl Elements {
 }
 
 /// An IEEE 754 half-precision number as `f32`, exactly.
-fn widen(half: u16) -> f32 {
+pub(in crate::session) fn widen(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let exponent = u32::from(half >> 10 & 0x1f);
     let fraction = u32::from(half & 0x3ff);
@@ -106,12 +119,22 @@ fn widen(half: u16) -> f32 {
 }
 
 impl NpyReader {
-    pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Self, SessionError> {
+    pub(in crate::session) fn open(path: &Path, options: &OpenOptions) -> Result<Self, SessionError> {
         let io = |source| SessionError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        let end = file.metadata().map_err(io)?.len();
+        Self::from_source(path, Source { bytes: Box::new(file), start: 0, end }, options)
+    }
+
+    /// An array inside of the file `path`.
+    pub(in crate::session) fn from_source(
+        path: &Path,
+        source: Source,
+        options: &OpenOptions,
+    ) -> Result<Self, SessionError> {
         let place = || path.display().to_string();
-        let mut file = File::open(path).map_err(io)?;
-        let file_bytes = file.metadata().map_err(io)?.len();
-        let (header, data_start) = read_header(path, &mut file)?;
+        let Source { bytes: mut source, start, end } = source;
+        let (header, data_start) = read_header(path, &mut source, start)?;
         let descr = header.type_descriptor.as_string();
         let elements = descr.and_then(|descr| Elements::parse(descr)).ok_or_else(|| {
             let found = descr.map_or_else(|| header.type_descriptor.to_string(), |d| format!("dtype {d}"));
@@ -139,13 +162,27 @@ impl NpyReader {
             return Err(SessionError::TooLarge { place: place(), needed: frame_bytes, limit });
         }
         let needed = frame_bytes.saturating_mul(frames as u128);
-        let present = file_bytes.saturating_sub(data_start);
+        let present = end.saturating_sub(data_start);
         if needed > u128::from(present) {
             let expected = format!("{needed} bytes of {:?}", header.shape);
             return Err(SessionError::unexpected(place(), expected, format!("{present} bytes")));
         }
         let path = path.to_owned();
-        Ok(Self { path, file, elements, layout: header.layout, data_start, frames, image })
+        Ok(Self {
+            path,
+            source,
+            elements,
+            layout: header.layout,
+            data_start,
+            shape: header.shape,
+            frames,
+            image,
+        })
+    }
+
+    /// The shape of the array: an image or a stack.
+    pub(in crate::session) fn shape(&self) -> &[usize] {
+        &self.shape
     }
 
     /// The stored bytes of frame `index` in `[row, col]` order.
@@ -155,8 +192,8 @@ impl NpyReader {
         let frame_bytes = size * rows * cols;
         if self.layout == Layout::Standard {
             let mut bytes = vec![0; frame_bytes];
-            self.file.seek(SeekFrom::Start(self.data_start + index as u64 * frame_bytes as u64))?;
-            self.file.read_exact(&mut bytes)?;
+            self.source.seek(SeekFrom::Start(self.data_start + index as u64 * frame_bytes as u64))?;
+            self.source.read_exact(&mut bytes)?;
             return Ok(bytes);
         }
         // Fortran order: the first axis runs fastest, so each frame is spread over the whole file. A group is one pixel
@@ -173,8 +210,8 @@ impl NpyReader {
             let (skipped, wanted, stride) =
                 if groups_at_once == 0 { (index * size, size, 1) } else { (0, count * group, self.frames) };
             block.resize(wanted, 0);
-            self.file.seek(SeekFrom::Start(self.data_start + group_start + skipped as u64))?;
-            self.file.read_exact(&mut block)?;
+            self.source.seek(SeekFrom::Start(self.data_start + group_start + skipped as u64))?;
+            self.source.read_exact(&mut block)?;
             let values = block[index * size - skipped..].chunks(size).step_by(stride);
             for (offset, value) in (pixel..).zip(values) {
                 let at = (offset % rows * cols + offset / rows) * size;
@@ -187,14 +224,14 @@ impl NpyReader {
 }
 
 /// The header and where the numbers begin.
-fn read_header(path: &Path, file: &mut File) -> Result<(Header, u64), SessionError> {
+fn read_header(path: &Path, source: &mut dyn ReadSeek, at: u64) -> Result<(Header, u64), SessionError> {
     let io = |source| SessionError::Io { path: path.to_owned(), source };
     let refuse = |expected: String, found: String| {
         SessionError::unexpected(path.display().to_string(), expected, found)
     };
     // Magic, version, and the header's length: 2 bytes in version 1, 4 later.
     let mut start = [0; 12];
-    file.read_exact(&mut start).map_err(io)?;
+    source.seek(SeekFrom::Start(at)).and_then(|_| source.read_exact(&mut start)).map_err(io)?;
     let (prefix, length) = if start[6] == 1 {
         (10, usize::from(u16::from_le_bytes([start[8], start[9]])))
     } else {
@@ -204,8 +241,7 @@ fn read_header(path: &Path, file: &mut File) -> Result<(Header, u64), SessionErr
         return Err(refuse(format!("a header of at most {MAX_HEADER} bytes"), format!("{length} bytes")));
     }
     let mut bytes = vec![0; prefix + length];
-    file.seek(SeekFrom::Start(0)).map_err(io)?;
-    file.read_exact(&mut bytes).map_err(io)?;
+    source.seek(SeekFrom::Start(at)).and_then(|_| source.read_exact(&mut bytes)).map_err(io)?;
     // Structured types nest without bound, and the parser with them.
     let brackets = bytes[prefix..].iter().filter(|byte| b"([{}])".contains(byte)).count();
     if brackets > MAX_BRACKETS {
@@ -213,7 +249,7 @@ fn read_header(path: &Path, file: &mut File) -> Result<(Header, u64), SessionErr
     }
     let header = Header::from_reader(&mut &bytes[..])
         .map_err(|error| refuse("a numpy header".to_owned(), error.to_string()))?;
-    Ok((header, (prefix + length) as u64))
+    Ok((header, at + (prefix + length) as u64))
 }
 
 impl FrameReader for NpyReader {
@@ -223,6 +259,10 @@ impl FrameReader for NpyReader {
 
     fn description(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn calibration(&self) -> String {
+        Calibration::none("numpy arrays have no units").source
     }
 
     fn len(&self) -> usize {
@@ -246,6 +286,43 @@ impl FrameReader for NpyReader {
         let acquisition = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(RecordedFrame { message: unlabelled(acquisition, index, data), t_ns: None })
     }
+}
+
+/// Writes `pixels` to the new file `path` as numpy's `.npy`, bit by bit as they are.
+///
+/// # Errors
+/// When there is such a file already, or it cannot be written.
+pub fn write_npy(path: &Path, pixels: &PixelArray) -> Result<(), SessionError> {
+    let order = match pixels.byte_order() {
+        _ if pixels.dtype().size() == 1 => '|',
+        ByteOrder::Little => '<',
+        ByteOrder::Big => '>',
+    };
+    let kind = match pixels.dtype() {
+        Dtype::U8 => "u1",
+        Dtype::U16 => "u2",
+        Dtype::U32 => "u4",
+        Dtype::U64 => "u8",
+        Dtype::I8 => "i1",
+        Dtype::I16 => "i2",
+        Dtype::I32 => "i4",
+        Dtype::I64 => "i8",
+        Dtype::F32 => "f4",
+        Dtype::F64 => "f8",
+    };
+    let [rows, cols] = pixels.shape();
+    let mut header =
+        format!("{{'descr': '{order}{kind}', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
+    // The numbers begin at a multiple of 64 bytes, after a line feed.
+    let prefix = 10;
+    header.extend(std::iter::repeat_n(' ', 63 - (prefix + header.len()) % 64));
+    header.push('\n');
+    let mut start = b"\x93NUMPY\x01\x00".to_vec();
+    start.extend((header.len() as u16).to_le_bytes());
+    start.extend(header.as_bytes());
+    File::create_new(path)
+        .and_then(|mut file| file.write_all(&start).and_then(|()| file.write_all(pixels.bytes())))
+        .map_err(|source| SessionError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
