@@ -12,11 +12,15 @@
 
 mod acquisition;
 mod canvas;
+mod check;
 mod detector;
+mod hash;
 mod lattice;
 mod microscope;
+mod place;
 mod polarization;
 mod random;
+mod rarities;
 mod render;
 mod scene;
 mod specimen;
@@ -26,9 +30,13 @@ mod truth;
 
 pub use acquisition::{AcquisitionError, AcquisitionServer, Endpoints, Pace, ServerSettings};
 pub use microscope::{Detector, Microscope, PixelType};
-pub use polarization::{DomainWalls, Polarization};
+pub use polarization::{DomainWalls, Polarization, WallKind};
 pub use random::{TrainingRanges, random_scene};
+pub use rarities::Rarities;
 pub use render::{SimulatedFrame, render};
 pub use scene::{Scene, SceneError};
-pub use specimen::{Background, Bend, Columns, Defect, RandomDefects, Specimen, Strain, Thickness};
-pub use truth::{DefectKind, Truth, TruthCell, TruthColumn, TruthDefect};
+pub use specimen::{
+    Alloy, Background, Bend, Columns, Composition, Content, Defect, Dislocation, Edge, Phase, RandomDefects,
+    Region, Shape, Specimen, Strain, StrainField, Substrate, Tails, Thickness, Toward, ZoneAxis,
+};
+pub use truth::{DefectKind, Extent, Truth, TruthCell, TruthColumn, TruthDefect};

@@ -2,7 +2,7 @@
 
 use super::acquisition::ServerSettings;
 use super::microscope::Microscope;
-use super::specimen::Specimen;
+use super::specimen::{Phase, Specimen};
 use crate::config::InvalidSetting;
 use crate::material::{Material, MaterialError};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,13 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The scenes that are built in, by name of their file.
-const BUILT_IN: [(&str, &str); 1] = [("bifeo3", include_str!("../../configs/scenes/bifeo3.toml"))];
+const BUILT_IN: [(&str, &str); 5] = [
+    ("bifeo3", include_str!("../../configs/scenes/bifeo3.toml")),
+    ("srtio3", include_str!("../../configs/scenes/srtio3.toml")),
+    ("pbtio3-srtio3", include_str!("../../configs/scenes/pbtio3-srtio3.toml")),
+    ("sm-bifeo3", include_str!("../../configs/scenes/sm-bifeo3.toml")),
+    ("zoo", include_str!("../../configs/scenes/zoo.toml")),
+];
 
 /// Everything that a simulated acquisition needs, complete and valid.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -84,7 +90,12 @@ impl Scene {
         let file: SceneFile = toml::from_str(text).map_err(malformed)?;
         let material = Material::resolve(&file.material)
             .map_err(|source| SceneError::Material { name: name.to_owned(), source })?;
-        let specimen = specimen_with(&material, file.specimen).map_err(malformed)?;
+        let mut changes = file.specimen;
+        name_phases(&mut changes).map_err(|error| match error {
+            PhaseError::Material(source) => SceneError::Material { name: name.to_owned(), source },
+            PhaseError::Form(source) => malformed(source),
+        })?;
+        let specimen = specimen_with(&material, changes).map_err(malformed)?;
         let scene = Self { specimen, microscope: file.microscope, server: file.server };
         scene.validate().map_err(|source| SceneError::Invalid { name: name.to_owned(), source })?;
         Ok(scene)
@@ -105,6 +116,34 @@ fn specimen_with(material: &Material, changes: Table) -> Result<Specimen, toml::
     let mut table = Table::try_from(&specimen).map_err(serde::de::Error::custom)?;
     overlay(&mut table, changes);
     table.try_into()
+}
+
+/// Why a phase cannot be had.
+enum PhaseError {
+    Material(MaterialError),
+    Form(toml::de::Error),
+}
+
+/// Replaces `material` in the phases of regions and substrate by what the material is; the other keys of the phase stay.
+fn name_phases(specimen: &mut Table) -> Result<(), PhaseError> {
+    if let Some(substrate) = specimen.get_mut("substrate") {
+        name_phase(substrate)?;
+    }
+    let regions = specimen.get_mut("regions").and_then(Value::as_array_mut);
+    let contents = regions.into_iter().flatten().filter_map(|region| region.get_mut("content"));
+    contents.into_iter().try_for_each(name_phase)
+}
+
+fn name_phase(of: &mut Value) -> Result<(), PhaseError> {
+    let Some(phase) = of.get_mut("phase").and_then(Value::as_table_mut) else { return Ok(()) };
+    let Some(Value::String(name)) = phase.get("material").cloned() else { return Ok(()) };
+    phase.remove("material");
+    let material = Material::resolve(&name).map_err(PhaseError::Material)?;
+    let mut whole = Table::try_from(Phase::of_material(&material))
+        .map_err(|error| PhaseError::Form(serde::de::Error::custom(error)))?;
+    overlay(&mut whole, std::mem::take(phase));
+    *phase = whole;
+    Ok(())
 }
 
 /// Puts `changes` over `table`, table by table. A table that says its `kind` replaces what was there: the fields of one

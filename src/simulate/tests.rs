@@ -7,6 +7,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::f64::consts::{FRAC_PI_2, FRAC_PI_4};
 
+mod defects;
+mod fields;
+mod measured;
+mod regions;
+
 fn rng() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(11)
 }
@@ -143,7 +148,7 @@ fn the_sites_of_a_specimen_stay_where_they_are_when_the_scan_moves() {
         shared += 1;
     }
     assert!(shared > 20, "{shared}");
-    let [vacancy] = seen.defects[..] else { panic!("{:?}", seen.defects) };
+    let [vacancy] = &seen.defects[..] else { panic!("{:?}", seen.defects) };
     let [y, x] = one.pixel_to_specimen_nm(vacancy.row, vacancy.col);
     // Nearest B site: within half a cell's diagonal, and its own displacement.
     assert!((y - 20.0).hypot(x + 31.0) < 0.31, "{y} {x}");
