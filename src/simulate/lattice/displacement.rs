@@ -12,6 +12,8 @@ use std::f64::consts::TAU;
 pub(in crate::simulate) struct Displacement<'a> {
     fields: Vec<Field<'a>>,
     cores: Vec<Core>,
+    /// Where they are in the displaced lattice.
+    places: Vec<[f64; 2]>,
     misfit: Option<Misfit>,
 }
 
@@ -24,9 +26,9 @@ enum Field<'a> {
 
 /// An edge dislocation.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::simulate) struct Core {
+struct Core {
     /// Undisplaced position.
-    pub at: [f64; 2],
+    at: [f64; 2],
     burgers_cells: [i64; 2],
     /// Direction of the Burgers vector, and its length.
     along: [f64; 2],
@@ -85,11 +87,12 @@ impl<'a> Displacement<'a> {
         {
             fields.push(Field::Alloy { alloy, along, at_origin: alloy.fraction.at([0.0, 0.0]) });
         }
-        Self {
-            fields,
-            cores: specimen.dislocations.iter().map(|dislocation| Core::new(dislocation, host)).collect(),
-            misfit: specimen.substrate.as_ref().map(|substrate| Misfit::new(substrate, host)),
-        }
+        let cores = specimen.dislocations.iter().map(|dislocation| Core::new(dislocation, host)).collect();
+        let misfit = specimen.substrate.as_ref().map(|substrate| Misfit::new(substrate, host));
+        let mut displacement = Self { fields, cores, places: Vec::new(), misfit };
+        let numbered = displacement.cores.iter().enumerate();
+        displacement.places = numbered.map(|(number, core)| displacement.place(number, core)).collect();
+        displacement
     }
 
     /// Whether nothing is displaced.
@@ -135,9 +138,19 @@ impl<'a> Displacement<'a> {
         cells
     }
 
-    /// Single dislocations.
-    pub fn cores(&self) -> &[Core] {
-        &self.cores
+    /// Where the cores of the single dislocations are in the displaced lattice.
+    pub fn cores(&self) -> &[[f64; 2]] {
+        &self.places
+    }
+
+    /// A core moved by all fields but its own.
+    fn place(&self, number: usize, core: &Core) -> [f64; 2] {
+        let fields = self.fields.iter().map(|field| field.at(core.at));
+        let others = self.cores.iter().enumerate().filter(|(other, _)| *other != number);
+        let others = others.map(|(_, other)| other.displacement(core.at));
+        let misfit = self.misfit.iter().map(|misfit| misfit.displacement(core.at));
+        let moves = fields.chain(others).chain(misfit);
+        moves.fold(core.at, |at, u| [at[0] + u[0], at[1] + u[1]])
     }
 
     /// Cores of misfit dislocations within `radius` of a place of the displaced lattice.
@@ -150,10 +163,10 @@ impl<'a> Displacement<'a> {
         self.misfit.as_ref().map(Misfit::interface)
     }
 
-    /// The distance from the nearest core of any dislocation.
-    pub fn distance_to_core(&self, position: [f64; 2]) -> f64 {
-        let single = self.cores.iter().map(|c| (position[0] - c.at[0]).hypot(position[1] - c.at[1]));
-        let row = self.misfit.iter().map(|misfit| misfit.distance_to_core(position));
+    /// The distance of a place of the displaced lattice from the nearest core of any dislocation.
+    pub fn distance_to_core(&self, place: [f64; 2]) -> f64 {
+        let single = self.places.iter().map(|at| (place[0] - at[0]).hypot(place[1] - at[1]));
+        let row = self.misfit.iter().map(|misfit| misfit.distance_to_core(place));
         single.chain(row).fold(f64::INFINITY, f64::min)
     }
 }
@@ -197,9 +210,13 @@ impl Core {
         let burgers_cells = dislocation.burgers_cells.map(i64::from);
         let [x, y] = host.along_edges(burgers_cells.map(|b| b as f64));
         let length = x.hypot(y);
-        // Columns stand at halves of the edges: a quarter off, none is at the core or on the plane of slip.
-        let quarter = |c: f64| 0.5 * (2.0 * c - 0.5).round() + 0.25;
-        let [a, b] = host.along_edges(host.cell_coordinates(pm(dislocation.at_nm)).map(quarter));
+        // Columns stand at halves of the edges. A quarter off across the Burgers vector, none is on the plane of slip.
+        let [i, j] = burgers_cells;
+        let across_a = i == 0 || (i % 2 == 0 && j % 2 != 0);
+        let off = if across_a { [0.25, 0.0] } else { [0.0, 0.25] };
+        let [u, v] = host.cell_coordinates(pm(dislocation.at_nm));
+        let near = |c: f64, off: f64| 0.5 * (2.0 * (c - off)).round() + off;
+        let [a, b] = host.along_edges([near(u, off[0]), near(v, off[1])]);
         Self {
             at: [host.origin[0] + a, host.origin[1] + b],
             burgers_cells,

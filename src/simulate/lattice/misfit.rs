@@ -143,37 +143,40 @@ impl Misfit {
         self.step_cells.map(|cells| sense * behind * cells)
     }
 
-    /// Where the cores within `radius` of a place are, the displaced lattice and place.
+    /// Where the cores within `radius` of a place are, all in the displaced lattice.
     pub fn cores(&self, place: [f64; 2], radius: f64) -> Vec<[f64; 2]> {
-        let Some(row) = self.row else { return Vec::new() };
+        let Some((first, spacing)) = self.row.map(Row::displaced) else { return Vec::new() };
         let [t, s] = self.local(place);
         if s.abs() > radius {
             return Vec::new();
         }
-        let half = row.half(-1.0);
-        // A step of half the Burgers vector at each.
-        let spacing = half.spacing + 0.5 * half.burgers;
-        let (first, last) = (((t - radius) / spacing).ceil() as i64, ((t + radius) / spacing).floor() as i64);
-        (first..=last)
+        let number = |t: f64| (t - first) / spacing;
+        let (from, to) = (number(t - radius).ceil() as i64, number(t + radius).floor() as i64);
+        (from..=to)
             .map(|n| {
-                let [x, y] = self.global([n as f64 * spacing - 0.25 * half.burgers, 0.0]);
+                let [x, y] = self.global([first + n as f64 * spacing, 0.0]);
                 [self.at[0] + x, self.at[1] + y]
             })
             .collect()
     }
 
-    /// From an undisplaced position.
-    pub fn distance_to_core(&self, position: [f64; 2]) -> f64 {
-        let Some(row) = self.row else { return f64::INFINITY };
-        let [t, s] = self.local(position);
-        let spacing = row.half(s).spacing / (1.0 + self.stretch_along);
-        (t - spacing * (t / spacing).round()).hypot(s)
+    /// From a place of the displaced lattice.
+    pub fn distance_to_core(&self, place: [f64; 2]) -> f64 {
+        let Some((first, spacing)) = self.row.map(Row::displaced) else { return f64::INFINITY };
+        let [t, s] = self.local(place);
+        (t - first - spacing * ((t - first) / spacing).round()).hypot(s)
     }
 }
 
 impl Row {
+    /// Where one of the displaced cores is, and how far apart they are: each moves what comes after it by half a Burgers vector.
+    fn displaced(self) -> (f64, f64) {
+        let film = self.half(-1.0);
+        (-0.25 * film.burgers, film.spacing + 0.5 * film.burgers)
+    }
+
     /// Of the film (s < 0) or the substrate. One core to the next is the same way in both once displaced: spacing · (1 ± strain).
-    fn half(&self, s: f64) -> HalfRow {
+    fn half(self, s: f64) -> HalfRow {
         let less = if s < 0.0 { 1.0 - self.strain } else { 1.0 + self.strain };
         let spacing = self.common * less / (2.0 * self.strain.abs());
         HalfRow { spacing, burgers: 2.0 * self.strain * spacing }

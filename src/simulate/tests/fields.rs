@@ -77,7 +77,7 @@ fn a_strain_gradient_shows_in_the_cells() {
     let specimen = Specimen { strain_fields: vec![field], ..Specimen::default() };
     let microscope = quiet([128, 512]);
     let truth = frame(&specimen, &microscope).truth;
-    assert!(truth.cells.len() > 80, "{}", truth.cells.len());
+    assert!(truth.cells.len() >= 75, "{}", truth.cells.len());
     for cell in &truth.cells {
         let [_, x_nm] = microscope.pixel_to_specimen_nm(cell.row, cell.col);
         // The undisplaced position is behind by ½ · 0.004 · x², which matters little.
@@ -119,12 +119,16 @@ fn a_burgers_circuit_over_the_columns_fails_to_close_by_the_burgers_vector() {
         // Every undisturbed cell is a whole one, those along the plane of slip too.
         let area = |c: &TruthCell| (c.cell_area / (390.0 * 390.0) - 1.0).abs();
         let undisturbed = frame.truth.cells.iter().filter(|c| !c.disturbed);
-        assert!(undisturbed.clone().all(|c| area(c) < 0.15), "{burgers_cells:?}");
-        assert!(undisturbed.clone().all(|c| c.p_x.hypot(c.p_y) < 12.0));
+        // Strains go as the Burgers vector over the distance.
+        let long = x.hypot(y) / 390.0;
+        for c in undisturbed.clone() {
+            assert!(area(c) < 0.15 * long * long, "{burgers_cells:?} {c:?}");
+        }
+        assert!(undisturbed.clone().all(|c| c.p_x.hypot(c.p_y) < 12.0 * long * long));
         let expected = frame.pixels.len() as f64 * 225.0 / (390.0 * 390.0);
         assert!((frame.truth.cells.len() as f64 / expected - 1.0).abs() < 0.08, "no cells are lost");
         let disturbed = frame.truth.cells.iter().filter(|c| c.disturbed).count();
-        assert!((2..=9).contains(&disturbed), "{disturbed}");
+        assert!((5..=9).contains(&disturbed), "{disturbed}");
     }
 }
 
@@ -172,7 +176,7 @@ fn misfit_relaxes_over_the_distance_of_the_dislocations() {
     let (near, spread_near) = mean(&cells, -1.2, -0.6);
     let (below, _) = mean(&cells, 6.5, 7.5);
     assert!((film - 390.0).abs() < 0.5 && (below - 375.0).abs() < 0.5, "{film} {below}");
-    assert!(spread_film < 1.0 && spread_near > 10.0, "{spread_film} {spread_near}");
+    assert!(spread_film < 1.0 && spread_near > 5.0, "{spread_film} {spread_near}");
     assert!((near - 390.0).abs() < 6.0, "{near}");
     // Two rows of cells meet at the interface, without gap: columns are counted by area.
     let area: f64 = cells.iter().filter(|(d, _)| d.abs() < 7.0).map(|(_, c)| c.cell_area).sum();

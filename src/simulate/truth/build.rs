@@ -95,8 +95,10 @@ impl View<'_> {
         let (a, b_edges) = nearer_to_x_first(along_a, along_b);
         let mean_length = |e: [[f64; 2]; 2]| 0.5 * (length(e[0]) + length(e[1]));
         let changed = corners.iter().any(|c| c.column.defect.is_some()) || b.column.defect.is_some();
-        let to_core =
-            if grid.displaced { self.lattice.displacement().distance_to_core(b_site) } else { f64::INFINITY };
+        let at_core = grid.displaced && {
+            let place = add(b_site, b.column.shift);
+            self.lattice.displacement().distance_to_core(place) < CORE_CELLS * grid.mean_edge()
+        };
         Some(TruthCell {
             row: center[1],
             col: center[0],
@@ -112,7 +114,7 @@ impl View<'_> {
             cell_area,
             composition: corners.iter().map(|c| c.column.composition).sum::<f64>() / 4.0,
             region: b.column.region,
-            disturbed: changed || to_core < CORE_CELLS * grid.mean_edge(),
+            disturbed: changed || at_core,
         })
     }
 
@@ -134,10 +136,14 @@ impl View<'_> {
         });
         let displacement = self.lattice.displacement();
         let Focus { center, radius } = self.lattice.focus;
-        let single = displacement.cores().iter().map(|core| add(core.at, displacement.at(core.at)));
         let row = displacement.misfit_cores(center.map(|c| c * 1e3), radius * 1e3);
         let edge = self.lattice.grids().first().map_or(0.0, Grid::mean_edge);
-        let cores = single.chain(row).map(|at| disc(DefectKind::Dislocation, at, CORE_CELLS * edge));
+        let cores = displacement
+            .cores()
+            .iter()
+            .copied()
+            .chain(row)
+            .map(|at| disc(DefectKind::Dislocation, at, CORE_CELLS * edge));
         defects.extend(blobs.chain(cores).filter(|defect| self.reaches(defect)));
         defects
     }
