@@ -1,8 +1,8 @@
 //! Frames with known truth: a specimen of unlimited extent, a scan over a part of it, and what the detector counts.
 //!
-//! - [`Specimen`]: lattice, polarization, defects; the same site looks the same in every frame.
+//! - [`Specimen`]: lattice, fields, regions, polarization, defects; the same site looks the same in every frame.
 //! - [`Microscope`]: scan geometry, dose, blur, drift, detector.
-//! - [`render`]: one frame of the specimen as the microscope sees it, with its [`Truth`].
+//! - [`render`]: one frame of the specimen as the microscope sees it, with its [`Truth`] and, on demand, its mask of defects.
 //! - [`random_scene`]: varied scenes to train networks on.
 //!
 //! Frames of reference: the *specimen frame* holds the lattice and the defects; positions in it are `[y, x]` in nm, and y grows

@@ -212,6 +212,102 @@ mod tests {
     }
 
     #[test]
+    fn phases_come_from_materials_and_scenes_survive_being_written() {
+        for (name, _) in BUILT_IN {
+            let scene = Scene::built_in(name).unwrap();
+            // The resolved scene names no material any more.
+            let mut table = Table::try_from(&scene).unwrap();
+            table.insert("material".to_owned(), Value::String("srtio3".to_owned()));
+            let again = Scene::parse(name, &toml::to_string(&table).unwrap()).unwrap();
+            assert_eq!(again, scene, "{name}");
+        }
+        let text = "
+            material = 'bifeo3'
+            [specimen.substrate]
+            phase = { material = 'srtio3', cell_a_pm = 391.5 }
+            toward = '-b'
+            at_nm = 3.0
+            relaxed = 0.5
+            polarization_width_nm = 1.0
+        ";
+        let phase = Scene::parse("test", text).unwrap().specimen.substrate.unwrap().phase;
+        let material = Material::built_in("srtio3").unwrap();
+        assert_eq!((phase.cell_a_pm, phase.cell_b_pm, phase.a), (391.5, 390.5, material.columns.a));
+    }
+
+    #[test]
+    fn mistakes_in_the_specimen_are_named() {
+        let refusal = |specimen: &str| {
+            let text = format!("material = 'bifeo3'\n[specimen]\n{specimen}");
+            Scene::parse("test", &text).unwrap_err().to_string()
+        };
+        let cases = [
+            ("defects = [{ kind = 'dislocation', at_nm = [0, 0] }]", "defects.0.kind"),
+            ("defects = [{ kind = 'amorphous', at_nm = [0, 0] }]", "defects.0.radius_nm"),
+            (
+                "defects = [{ kind = 'antisite_a', at_nm = [0, 0], intensity_ratio = 2.0 }]",
+                "defects.0.intensity_ratio",
+            ),
+            ("dislocations = [{ at_nm = [0, 0], burgers_cells = [0, 0] }]", "dislocations.0.burgers_cells"),
+            (
+                "regions = [{ shape = { kind = 'circle', center_nm = [0, 0], radius_nm = -1 }, content = { kind = 'vacuum' } }]",
+                "regions.0.shape.radius_nm",
+            ),
+            (
+                "regions = [{ shape = { kind = 'polygon', corners_nm = [[0, 0], [1, 1]] }, content = { kind = 'vacuum' } }]",
+                "regions.0.shape.corners_nm",
+            ),
+            (
+                "regions = [{ shape = { kind = 'circle', center_nm = [0, 0], radius_nm = 1 }, content = { kind = 'stacking_fault', shift_cells = [3, 0] } }]",
+                "regions.0.content.shift_cells",
+            ),
+            (
+                "regions = [{ shape = { kind = 'circle', center_nm = [0, 0], radius_nm = 1 }, content = { kind = 'inclusion', phase = { material = 'unobtainium' } } }]",
+                "unobtainium",
+            ),
+            (
+                "regions = [{ shape = { kind = 'circle', center_nm = [0, 0], radius_nm = 1 }, content = { kind = 'inclusion', phase = { material = 'srtio3', colour = 1 } } }]",
+                "colour",
+            ),
+            (
+                "strain_fields = [{ kind = 'bending', center_nm = [0, 0], direction_rad = 0, radius_nm = 10, reach_nm = 50 }]",
+                "strain_fields.0.reach_nm",
+            ),
+            (
+                "alloy = { fraction = { kind = 'layers', normal_rad = 0, at_nm = [0], values = [0.1], width_nm = 1 } }",
+                "alloy.fraction.values",
+            ),
+            ("alloy = { fraction = { kind = 'uniform', value = 1.2 } }", "alloy.fraction.value"),
+            ("columns.tails = 'cauchy'", "cauchy"),
+            ("random_defects = { antisite_a = 0.9 }", "random_defects.antisite_a"),
+            (
+                "polarization = { kind = 'stripes', wall = '90', walls = { at_nm = [0] }, width_nm = 1 }",
+                "polarization.wall",
+            ),
+            (
+                "polarization = { kind = 'stripes', wall = '71', first = 4, walls = { at_nm = [0] }, width_nm = 1 }",
+                "polarization.first",
+            ),
+            (
+                "polarization = { kind = 'mosaic', domain_nm = 5, width_nm = 1, weights = [1.0] }",
+                "polarization.weights",
+            ),
+            (
+                "polarization = { kind = 'flux_closure', center_nm = [0, 0], width_nm = 0, magnitude_pm = 10, counter_clockwise = true }",
+                "polarization.width_nm",
+            ),
+            (
+                "substrate = { phase = { material = 'srtio3' }, toward = 'b', at_nm = 0, relaxed = 2, polarization_width_nm = 1 }",
+                "substrate.relaxed",
+            ),
+        ];
+        for (specimen, named) in cases {
+            let message = refusal(specimen);
+            assert!(message.contains(named), "{specimen}: {message}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let refusal = |text: &str| Scene::parse("test", text).unwrap_err().to_string();
         assert!(refusal("material = 'srtio3'\n[specimen]\ncolour = 1").contains("colour"));

@@ -256,5 +256,5 @@ fn a_frame_of_everything_is_quick() {
         best[2] = best[2].min(started.elapsed());
     }
     eprintln!("512 x 512 of everything: placing {:?}, truth {:?}, all {:?}", best[0], best[1], best[2]);
-    assert!(best[0].as_millis() < 60 && best[1].as_millis() < 20, "{best:?}");
+    assert!(best[0].as_millis() < 60 && best[1].as_millis() < 20 && best[2].as_millis() < 400, "{best:?}");
 }
