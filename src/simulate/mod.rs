@@ -1,7 +1,7 @@
 //! Frames with known truth: a specimen of unlimited extent, a scan over a part of it, and what the detector counts.
 //!
 //! - [`Specimen`]: lattice, polarization, defects; the same site looks the same in every frame.
-//! - [`Microscope`]: scan geometry, dose, blur, drift, detector.
+//! - [`Microscope`]: scan geometry, dose, blur, tilt, distortions of the scan, detector.
 //! - [`render`]: one frame of the specimen as the microscope sees it, with its [`Truth`].
 //! - [`random_scene`]: varied scenes to train networks on.
 //!
@@ -13,22 +13,31 @@
 mod acquisition;
 mod canvas;
 mod detector;
+#[cfg(test)]
+mod imperfections;
 mod lattice;
 mod microscope;
+mod poisson;
 mod polarization;
 mod random;
 mod render;
+mod scan_field;
 mod scene;
 mod specimen;
 #[cfg(test)]
 mod tests;
 mod truth;
+mod view;
 
 pub use acquisition::{AcquisitionError, AcquisitionServer, Endpoints, Pace, ServerSettings};
-pub use microscope::{Detector, Microscope, PixelType};
+pub use microscope::{
+    Afterglow, Detector, Distortions, Flagging, Flicker, Flyback, Hum, Jumps, LostAs, LostLines, Microscope,
+    PixelType, SubScan, Tilt,
+};
 pub use polarization::{DomainWalls, Polarization};
 pub use random::{TrainingRanges, random_scene};
 pub use render::{SimulatedFrame, render};
+pub use scan_field::ScanField;
 pub use scene::{Scene, SceneError};
 pub use specimen::{Background, Bend, Columns, Defect, RandomDefects, Specimen, Strain, Thickness};
 pub use truth::{DefectKind, Truth, TruthCell, TruthColumn, TruthDefect};

@@ -1,11 +1,13 @@
 //! One frame of a specimen, and its truth.
 
-use super::canvas::{Canvas, Covariance, Gaussian, LineJitter};
+use super::canvas::Canvas;
 use super::detector::{detect, pixel_array};
-use super::lattice::{Lattice, Site, SiteColumn, SiteKind};
-use super::microscope::{Microscope, PixelType, turned};
+use super::lattice::{Site, SiteColumn, SiteKind};
+use super::microscope::{Microscope, PixelType};
+use super::scan_field::ScanField;
 use super::specimen::Specimen;
 use super::truth::{DefectKind, Truth, TruthCell, TruthColumn, TruthDefect};
+use super::view::{View, add, apply, subtract};
 use crate::config::InvalidSetting;
 use crate::frame::Sublattice;
 use ferrostem_proto::{ArrayError, PixelArray};
@@ -20,13 +22,8 @@ pub struct SimulatedFrame {
     pub truth: Truth,
 }
 
-/// Where Gaussians are cut off, in standard deviations: below 1 ‰ of the peak for columns, 1 % of the small tails.
-const REACH_SIGMAS: f64 = 3.9;
-const TAIL_REACH_SIGMAS: f64 = 3.2;
-/// The background is smooth: computed on a mesh of this many pixels and interpolated.
-const BACKGROUND_MESH_PX: usize = 16;
-
-/// Scans `specimen` once. The specimen follows from its seed alone; `rng` is the noise: counts, read noise, line jitter.
+/// Scans `specimen` once. The specimen follows from its seed alone; `rng` is the microscope's chance: counts, read noise, where
+/// the lines of the scan went.
 ///
 /// # Errors
 /// [`InvalidSetting`] when either description is out of range.
@@ -37,31 +34,24 @@ pub fn render(
 ) -> Result<SimulatedFrame, InvalidSetting> {
     specimen.validate("specimen")?;
     microscope.validate("microscope")?;
-    let view = View::new(specimen, microscope);
+    let microscope = microscope.scanned();
+    let field = ScanField::draw(&microscope, rng);
+    let view = View::new(specimen, &microscope, field.farthest_px());
     let placed = view.place_columns();
-    let truth = view.truth(&placed);
-    let jitter = LineJitter::draw(microscope, rng);
-    let mut canvas = Canvas::new(microscope.shape, jitter);
+    let mut truth = view.truth(&placed);
+    let mut canvas = Canvas::new(microscope.shape, &field, view.narrowest_px());
     view.add_background(&mut canvas);
     for column in placed.columns.iter().flatten() {
         view.add_column(&mut canvas, column);
     }
     let mut pixels = canvas.into_scanned();
-    detect(&mut pixels, microscope, rng);
+    truth.saturated = detect(&mut pixels, &field, &microscope, rng);
+    truth.scan = field;
     Ok(SimulatedFrame { pixels, truth })
 }
 
-/// The part of the specimen under the scan.
-struct View<'a> {
-    specimen: &'a Specimen,
-    microscope: &'a Microscope,
-    lattice: Lattice<'a>,
-    /// Vector `[x, y]` in the specimen → in the image, same unit; drift within the frame included.
-    to_image: [[f64; 2]; 2],
-}
-
 /// The columns in and around the frame, and how to find one by its cell.
-struct Placed {
+pub(super) struct Placed {
     cells: [usize; 2],
     /// By cell, then by site kind; `None` where the frame cannot see it.
     columns: Vec<Option<PlacedColumn>>,
@@ -69,88 +59,20 @@ struct Placed {
 
 /// A column with its positions in the image, `[x, y]` in pixels.
 #[derive(Debug, Clone, Copy)]
-struct PlacedColumn {
+pub(super) struct PlacedColumn {
     kind: SiteKind,
-    column: SiteColumn,
+    pub column: SiteColumn,
     /// Without mistilt and scatter.
     true_px: [f64; 2],
     /// As it appears.
-    seen_px: [f64; 2],
+    pub seen_px: [f64; 2],
     /// What mistilt adds, in the image, pm.
     mistilt_pm: [f64; 2],
+    /// The tilt itself, in the specimen frame.
+    pub tilt_mrad: [f64; 2],
 }
 
-fn apply(matrix: &[[f64; 2]; 2], v: [f64; 2]) -> [f64; 2] {
-    [matrix[0][0] * v[0] + matrix[0][1] * v[1], matrix[1][0] * v[0] + matrix[1][1] * v[1]]
-}
-
-fn add(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
-    [a[0] + b[0], a[1] + b[1]]
-}
-
-fn subtract(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
-    [a[0] - b[0], a[1] - b[1]]
-}
-
-impl<'a> View<'a> {
-    fn new(specimen: &'a Specimen, microscope: &'a Microscope) -> Self {
-        // The beam reaches row r at time (r - centre) / rows, when the specimen has moved by that fraction of its drift.
-        let height_pm = microscope.shape[0] as f64 * microscope.pixel_size_pm;
-        let [drift_x, drift_y] = microscope.drift_pm.map(|d| d / height_pm);
-        let stretch = 1.0 / (1.0 - drift_y);
-        let column = |v: [f64; 2]| {
-            let [x, y] = turned(v, -microscope.rotation_rad);
-            [x + drift_x * stretch * y, stretch * y]
-        };
-        let (from_x, from_y) = (column([1.0, 0.0]), column([0.0, 1.0]));
-        let to_image = [[from_x[0], from_y[0]], [from_x[1], from_y[1]]];
-        Self { specimen, microscope, lattice: Lattice::new(specimen), to_image }
-    }
-
-    /// Specimen position `[x, y]` in pm → image position `[x, y]` in pixels.
-    fn image_px(&self, position_pm: [f64; 2]) -> [f64; 2] {
-        let m = self.microscope;
-        let center_pm = [m.center_nm[1] * 1e3, m.center_nm[0] * 1e3];
-        let [x, y] = apply(&self.to_image, subtract(position_pm, center_pm));
-        let [rows, cols] = m.shape.map(|n| (n as f64 - 1.0) / 2.0);
-        [cols + x / m.pixel_size_pm, rows + y / m.pixel_size_pm]
-    }
-
-    /// Image position `[x, y]` in pixels → specimen position `[x, y]` in pm.
-    fn specimen_pm(&self, [x, y]: [f64; 2]) -> [f64; 2] {
-        let m = self.microscope;
-        let [rows, cols] = m.shape.map(|n| (n as f64 - 1.0) / 2.0);
-        let offset = [(x - cols) * m.pixel_size_pm, (y - rows) * m.pixel_size_pm];
-        let [[a, b], [c, d]] = self.to_image;
-        let det = a * d - b * c;
-        let [dx, dy] = [(d * offset[0] - b * offset[1]) / det, (a * offset[1] - c * offset[0]) / det];
-        [m.center_nm[1] * 1e3 + dx, m.center_nm[0] * 1e3 + dy]
-    }
-
-    /// Width of a column in the image.
-    fn covariance(&self, sigma_pm: f64) -> Covariance {
-        let m = self.microscope;
-        let px2 = m.pixel_size_pm.powi(-2);
-        let round = (sigma_pm.powi(2) + m.probe_sigma_pm.powi(2)) * px2;
-        let [x, y] = turned([m.astigmatism_pm, 0.0], m.astigmatism_rad);
-        Covariance { xx: round + x * x * px2, xy: x * y * px2, yy: round + y * y * px2 }
-    }
-
-    /// How far outside the frame a column can lie and still be seen, pixels.
-    fn margin_px(&self) -> f64 {
-        let columns = &self.specimen.columns;
-        let widest_pm = [Some(columns.a), Some(columns.b), columns.o]
-            .into_iter()
-            .flatten()
-            .fold(0.0, |widest: f64, shape| widest.max(shape.sigma_pm));
-        let tail = if columns.tail_fraction > 0.0 { TAIL_REACH_SIGMAS * columns.tail_ratio } else { 0.0 };
-        // Two cells more, so that every cell in the frame has its neighbours and displaced columns are not lost.
-        let cells_px =
-            2.0 * self.specimen.cell_a_pm.max(self.specimen.cell_b_pm) / self.microscope.pixel_size_pm;
-        let Covariance { xx, yy, .. } = self.covariance(widest_pm);
-        xx.max(yy).sqrt() * tail.max(REACH_SIGMAS) + cells_px
-    }
-
+impl View<'_> {
     fn place_columns(&self) -> Placed {
         let [rows, cols] = self.microscope.shape.map(|n| n as f64);
         let margin = self.margin_px();
@@ -184,11 +106,9 @@ impl<'a> View<'a> {
             return None;
         }
         let column = self.lattice.column(site)?;
-        let tilt = add(
-            self.microscope.tilt_offset_pm,
-            self.specimen.bend_offset_pm([position_pm[1] * 1e-3, position_pm[0] * 1e-3]),
-        );
-        let tilt = if site.kind == SiteKind::A { tilt } else { tilt.map(|t| 0.5 * t) };
+        let mistilt = self.mistilt(position_pm);
+        let share = if site.kind == SiteKind::A { 1.0 } else { 0.5 };
+        let tilt = mistilt.a_shift_pm.map(|t| share * t);
         let true_pm = add(position_pm, column.shift);
         Some(PlacedColumn {
             kind: site.kind,
@@ -196,6 +116,7 @@ impl<'a> View<'a> {
             true_px: self.image_px(true_pm),
             seen_px: self.image_px(add(add(true_pm, column.scatter), tilt)),
             mistilt_pm: apply(&self.to_image, tilt),
+            tilt_mrad: mistilt.mrad,
         })
     }
 
@@ -257,6 +178,7 @@ impl<'a> View<'a> {
         // The undisplaced B site is the exact mean of its A sites, so only the displacements count.
         let [p_x, p_y] = apply(&self.to_image, subtract(b.column.shift, mean(&|c| c.column.shift)));
         let [mistilt_x, mistilt_y] = subtract(b.mistilt_pm, mean(&|c| c.mistilt_pm));
+        let [tilt_x_mrad, tilt_y_mrad] = self.in_image_mrad(b.tilt_mrad);
 
         let [edge_a, edge_b] = self.lattice.edges;
         let [c00, c10, c01, c11] = [
@@ -282,56 +204,14 @@ impl<'a> View<'a> {
             p_y,
             mistilt_x,
             mistilt_y,
+            tilt_x_mrad,
+            tilt_y_mrad,
             cell_a: mean_length(a),
             cell_b: mean_length(b_edges),
             cell_angle: angle_between(add(a[0], a[1]), add(b_edges[0], b_edges[1])),
             cell_area,
             disturbed,
         })
-    }
-
-    fn add_background(&self, canvas: &mut Canvas) {
-        let m = self.microscope;
-        let [rows, cols] = m.shape;
-        if self.specimen.background == Default::default() && m.dark_counts == 0.0 {
-            return;
-        }
-        let mesh = BACKGROUND_MESH_PX;
-        let at_node = |row: usize, col: usize| {
-            let [x, y] = self.specimen_pm([(col * mesh) as f64, (row * mesh) as f64]);
-            let position_nm = [y * 1e-3, x * 1e-3];
-            let scattered = self.specimen.background_at(position_nm) * self.lattice.thickness_at(position_nm);
-            (m.peak_counts * scattered + m.dark_counts) as f32
-        };
-        let nodes = Array2::from_shape_fn((rows / mesh + 2, cols / mesh + 2), |(r, c)| at_node(r, c));
-        canvas.add_smooth(|row| {
-            let (r, down) = (row / mesh, (row % mesh) as f32 / mesh as f32);
-            let line: Vec<f32> =
-                (0..nodes.ncols()).map(|c| nodes[[r, c]] * (1.0 - down) + nodes[[r + 1, c]] * down).collect();
-            (0..cols)
-                .map(|col| {
-                    let (c, right) = (col / mesh, (col % mesh) as f32 / mesh as f32);
-                    line[c] * (1.0 - right) + line[c + 1] * right
-                })
-                .collect()
-        });
-    }
-
-    fn add_column(&self, canvas: &mut Canvas, placed: &PlacedColumn) {
-        let Specimen { columns, .. } = self.specimen;
-        let height = self.microscope.peak_counts * placed.column.intensity;
-        let covariance = self.covariance(placed.column.sigma_pm);
-        let core =
-            Gaussian { center: placed.seen_px, covariance, height: height * (1.0 - columns.tail_fraction) };
-        canvas.add(&core, REACH_SIGMAS);
-        if columns.tail_fraction > 0.0 {
-            let tail = Gaussian {
-                center: placed.seen_px,
-                covariance: covariance.scaled(columns.tail_ratio.powi(2)),
-                height: height * columns.tail_fraction,
-            };
-            canvas.add(&tail, TAIL_REACH_SIGMAS);
-        }
     }
 }
 

@@ -115,7 +115,11 @@ pub struct Bend {
     pub center_nm: [f64; 2],
     /// Standard deviation of the Gaussian.
     pub radius_nm: f64,
-    /// As [`Microscope::tilt_offset_pm`](super::Microscope::tilt_offset_pm), at the centre.
+    /// As [`Tilt::mrad`](super::Tilt::mrad), at the centre: with all that a tilt does to columns.
+    #[serde(default)]
+    pub tilt_mrad: [f64; 2],
+    /// As [`Microscope::tilt_offset_pm`](super::Microscope::tilt_offset_pm), at the centre: a shift alone.
+    #[serde(default)]
     pub tilt_offset_pm: [f64; 2],
 }
 
@@ -259,18 +263,30 @@ impl Specimen {
             let finite = bend.center_nm.iter().all(|c| c.is_finite());
             let mild = bend.tilt_offset_pm.iter().all(|t| t.abs() <= 200.0);
             let sized = bend.radius_nm > 0.0 && bend.radius_nm.is_finite();
-            let expected = "a finite centre, a radius above 0, offsets of at most 200 pm";
-            check(finite && mild && sized, &format!("bends.{n}"), bend, expected)?;
+            let slight = bend.tilt_mrad.iter().all(|t| t.abs() <= 40.0);
+            let expected =
+                "a finite centre, a radius above 0, tilts of at most 40 mrad, offsets of at most 200 pm";
+            check(finite && mild && slight && sized, &format!("bends.{n}"), bend, expected)?;
         }
         Ok(())
     }
 
     /// Mistilt of the specimen itself at `position_nm`: shift of the A columns, `[x, y]` in the specimen frame, pm.
     pub(super) fn bend_offset_pm(&self, position_nm: [f64; 2]) -> [f64; 2] {
+        self.bent(position_nm, |bend| bend.tilt_offset_pm)
+    }
+
+    /// Tilt of the specimen itself at `position_nm`, `[x, y]` in the specimen frame.
+    pub(super) fn bend_mrad(&self, position_nm: [f64; 2]) -> [f64; 2] {
+        self.bent(position_nm, |bend| bend.tilt_mrad)
+    }
+
+    fn bent(&self, position_nm: [f64; 2], at_center: impl Fn(&Bend) -> [f64; 2]) -> [f64; 2] {
         self.bends.iter().fold([0.0, 0.0], |sum, bend| {
             let r = (position_nm[0] - bend.center_nm[0]).hypot(position_nm[1] - bend.center_nm[1]);
             let weight = (-0.5 * (r / bend.radius_nm).powi(2)).exp();
-            [sum[0] + weight * bend.tilt_offset_pm[0], sum[1] + weight * bend.tilt_offset_pm[1]]
+            let [x, y] = at_center(bend);
+            [sum[0] + weight * x, sum[1] + weight * y]
         })
     }
 

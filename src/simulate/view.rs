@@ -1,0 +1,179 @@
+//! The part of a specimen under a scan: where it lies in the frame, and how it is drawn.
+
+use super::canvas::{Canvas, Gaussian};
+use super::lattice::{Lattice, SiteColumn};
+use super::microscope::{Covariance, Microscope, turned};
+use super::render::PlacedColumn;
+use super::specimen::Specimen;
+use ndarray::Array2;
+
+/// Columns and their tails are drawn as far as they are above this fraction of an A column's peak, so that all that is left
+/// out of a pixel stays below 1e-4 of it.
+const LEAST: f64 = 1e-5;
+/// The background is smooth: computed on a mesh of this many pixels and interpolated.
+const BACKGROUND_MESH_PX: usize = 16;
+
+/// The part of the specimen under the scan.
+pub(super) struct View<'a> {
+    pub specimen: &'a Specimen,
+    /// Without a sub-scan.
+    pub microscope: &'a Microscope,
+    pub lattice: Lattice<'a>,
+    /// Vector `[x, y]` in the specimen → in the image, same unit; uniform drift within the frame included.
+    pub to_image: [[f64; 2]; 2],
+    /// How far lines of the scan are from their place at most.
+    displaced_px: f64,
+}
+
+/// Tilt of the specimen at some place, in the specimen frame, and how far it shifts the A columns there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mistilt {
+    pub mrad: [f64; 2],
+    pub a_shift_pm: [f64; 2],
+}
+
+pub(super) fn apply(matrix: &[[f64; 2]; 2], v: [f64; 2]) -> [f64; 2] {
+    [matrix[0][0] * v[0] + matrix[0][1] * v[1], matrix[1][0] * v[0] + matrix[1][1] * v[1]]
+}
+
+pub(super) fn add(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+    [a[0] + b[0], a[1] + b[1]]
+}
+
+pub(super) fn subtract(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+    [a[0] - b[0], a[1] - b[1]]
+}
+
+impl<'a> View<'a> {
+    /// For a scan whose lines and pixels are displaced by at most `displaced_px`.
+    pub fn new(specimen: &'a Specimen, microscope: &'a Microscope, displaced_px: f64) -> Self {
+        // The beam reaches row r at time (r - centre) / rows, when the specimen has moved by that fraction of its drift.
+        let height_pm = microscope.fov_nm()[0] * 1e3;
+        let [drift_x, drift_y] = microscope.drift_pm.map(|d| d / height_pm);
+        let stretch = 1.0 / (1.0 - drift_y);
+        let column = |v: [f64; 2]| {
+            let [x, y] = turned(v, -microscope.rotation_rad);
+            [x + drift_x * stretch * y, stretch * y]
+        };
+        let (from_x, from_y) = (column([1.0, 0.0]), column([0.0, 1.0]));
+        let to_image = [[from_x[0], from_y[0]], [from_x[1], from_y[1]]];
+        Self { specimen, microscope, lattice: Lattice::new(specimen), to_image, displaced_px }
+    }
+
+    /// Specimen position `[x, y]` in pm → image position `[x, y]` in pixels.
+    pub fn image_px(&self, position_pm: [f64; 2]) -> [f64; 2] {
+        let m = self.microscope;
+        let center_pm = [m.center_nm[1] * 1e3, m.center_nm[0] * 1e3];
+        let [x, y] = apply(&self.to_image, subtract(position_pm, center_pm));
+        let [rows, cols] = m.shape.map(|n| (n as f64 - 1.0) / 2.0);
+        let [high_pm, wide_pm] = m.pixel_sizes_pm();
+        [cols + x / wide_pm, rows + y / high_pm]
+    }
+
+    /// Image position `[x, y]` in pixels → specimen position `[x, y]` in pm.
+    pub fn specimen_pm(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        let m = self.microscope;
+        let [rows, cols] = m.shape.map(|n| (n as f64 - 1.0) / 2.0);
+        let [high_pm, wide_pm] = m.pixel_sizes_pm();
+        let offset = [(x - cols) * wide_pm, (y - rows) * high_pm];
+        let [[a, b], [c, d]] = self.to_image;
+        let det = a * d - b * c;
+        let [dx, dy] = [(d * offset[0] - b * offset[1]) / det, (a * offset[1] - c * offset[0]) / det];
+        [m.center_nm[1] * 1e3 + dx, m.center_nm[0] * 1e3 + dy]
+    }
+
+    /// Tilt at the specimen position `[x, y]` in pm.
+    pub fn mistilt(&self, position_pm: [f64; 2]) -> Mistilt {
+        let (m, position_nm) = (self.microscope, [position_pm[1] * 1e-3, position_pm[0] * 1e-3]);
+        let mrad = m.tilt.at(position_nm, self.specimen.bend_mrad(position_nm));
+        let direct = add(m.tilt_offset_pm, self.specimen.bend_offset_pm(position_nm));
+        Mistilt { mrad, a_shift_pm: add(direct, m.tilt.a_shift_pm(mrad)) }
+    }
+
+    /// A tilt in the specimen frame along the axes of the image.
+    pub fn in_image_mrad(&self, mrad: [f64; 2]) -> [f64; 2] {
+        turned(mrad, -self.microscope.rotation_rad)
+    }
+
+    /// Width in the image, px², and peak height in counts of a column that is tilted by `mrad` in the specimen frame.
+    fn look(&self, column: &SiteColumn, mrad: [f64; 2]) -> (Covariance, f64) {
+        let m = self.microscope;
+        let (blurred, height) = m.blurred(column.sigma_pm, m.peak_counts * column.intensity);
+        let lengthened = blurred.plus(m.tilt.lengthening(self.in_image_mrad(mrad)));
+        (self.in_px(lengthened), height * m.tilt.contrast(mrad))
+    }
+
+    fn in_px(&self, Covariance { xx, xy, yy }: Covariance) -> Covariance {
+        let [high_pm, wide_pm] = self.microscope.pixel_sizes_pm();
+        Covariance {
+            xx: xx / (wide_pm * wide_pm),
+            xy: xy / (wide_pm * high_pm),
+            yy: yy / (high_pm * high_pm),
+        }
+    }
+
+    /// The specimen's columns as the probe shows them where it is not tilted, px².
+    fn looks_px(&self) -> impl Iterator<Item = Covariance> {
+        let columns = &self.specimen.columns;
+        let shapes = [Some(columns.a), Some(columns.b), columns.o].into_iter().flatten();
+        shapes.map(|shape| self.in_px(self.microscope.blurred(shape.sigma_pm, 0.0).0))
+    }
+
+    /// Standard deviation of the narrowest column along the axes.
+    pub fn narrowest_px(&self) -> f64 {
+        let narrowest = |c: Covariance| (c.determinant() / c.xx.max(c.yy)).sqrt();
+        self.looks_px().map(narrowest).fold(f64::INFINITY, f64::min)
+    }
+
+    /// How far outside the frame a column can lie and still be seen, pixels.
+    pub fn margin_px(&self) -> f64 {
+        let columns = &self.specimen.columns;
+        let reach_sigmas = |fraction: f64| (2.0 * (fraction / LEAST).ln().max(0.0)).sqrt();
+        let widest = self.looks_px().map(|c| c.xx.max(c.yy)).fold(0.0, f64::max).sqrt();
+        let reach = reach_sigmas(1.0).max(reach_sigmas(columns.tail_fraction) * columns.tail_ratio);
+        // Two cells more, so that every cell in the frame has its neighbours and displaced columns are not lost.
+        let [high_pm, wide_pm] = self.microscope.pixel_sizes_pm();
+        let cells_px = 2.0 * self.specimen.cell_a_pm.max(self.specimen.cell_b_pm) / high_pm.min(wide_pm);
+        widest * reach + cells_px + self.displaced_px
+    }
+
+    pub fn add_background(&self, canvas: &mut Canvas) {
+        let m = self.microscope;
+        if self.specimen.background == Default::default() {
+            return;
+        }
+        let [rows, cols] = m.shape;
+        let mesh = BACKGROUND_MESH_PX;
+        let at_node = |row: usize, col: usize| {
+            let [x, y] = self.specimen_pm([(col * mesh) as f64, (row * mesh) as f64]);
+            let position_nm = [y * 1e-3, x * 1e-3];
+            let scattered = self.specimen.background_at(position_nm) * self.lattice.thickness_at(position_nm);
+            (m.peak_counts * scattered) as f32
+        };
+        let nodes = Array2::from_shape_fn((rows / mesh + 2, cols / mesh + 2), |(r, c)| at_node(r, c));
+        let mut at_nodes = vec![0.0; nodes.ncols()];
+        canvas.add_smooth(|row, line| {
+            let (r, down) = (row / mesh, (row % mesh) as f32 / mesh as f32);
+            for (c, value) in at_nodes.iter_mut().enumerate() {
+                *value = nodes[[r, c]] * (1.0 - down) + nodes[[r + 1, c]] * down;
+            }
+            for (pixels, ends) in line.chunks_mut(mesh).zip(at_nodes.windows(2)) {
+                let step = (ends[1] - ends[0]) / mesh as f32;
+                pixels.iter_mut().enumerate().for_each(|(k, value)| *value = ends[0] + k as f32 * step);
+            }
+        });
+    }
+
+    pub fn add_column(&self, canvas: &mut Canvas, placed: &PlacedColumn) {
+        let columns = &self.specimen.columns;
+        let (covariance, height) = self.look(&placed.column, placed.tilt_mrad);
+        let least = LEAST * self.microscope.peak_counts;
+        let center = placed.seen_px;
+        let core = Gaussian { center, covariance, height: height * (1.0 - columns.tail_fraction) };
+        canvas.add(&core, least);
+        if columns.tail_fraction > 0.0 {
+            let covariance = covariance.scaled(columns.tail_ratio.powi(2));
+            canvas.add(&Gaussian { center, covariance, height: height * columns.tail_fraction }, least);
+        }
+    }
+}
