@@ -17,6 +17,7 @@ mod detector;
 mod imperfections;
 mod lattice;
 mod microscope;
+mod plane;
 mod poisson;
 mod polarization;
 mod random;

@@ -1,5 +1,6 @@
 //! Counts: an exact and quick Poisson variable whose mean changes from pixel to pixel.
 
+use super::plane::floor;
 use rand::{Rng, RngExt};
 use std::f64::consts::TAU;
 
@@ -42,7 +43,7 @@ fn by_rejection(mean: f64, rng: &mut impl Rng) -> f64 {
         let u = rng.random::<f64>() - 0.5;
         let v = rng.random::<f64>();
         let from_edge = 0.5 - u.abs();
-        let count = ((2.0 * a / from_edge + b) * u + mean + 0.43).floor();
+        let count = floor((2.0 * a / from_edge + b) * u + mean + 0.43) as f64;
         if from_edge >= 0.07 && v <= quick {
             return count;
         }

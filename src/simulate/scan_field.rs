@@ -137,15 +137,19 @@ impl ScanField {
         [at(&self.line_x_px), at(&self.line_y_px)]
     }
 
-    /// What the pixel `(row, col)` is displaced by beside its line, `[x, y]`, pixels.
-    pub(super) fn within_line_px(&self, row: usize, col: usize) -> [f64; 2] {
-        self.within.as_ref().map_or([0.0, 0.0], |within| within.at(row, col))
+    /// What the pixels of a line are displaced by beside it, `[x, y]`, pixels.
+    pub(super) fn within_line_px(&self, row: usize, displacement: &mut [[f64; 2]]) {
+        match &self.within {
+            Some(within) => within.write(row, displacement),
+            None => displacement.fill([0.0, 0.0]),
+        }
     }
 
     /// Displacement `[x, y]` of a pixel, pixels.
     pub fn displacement_px(&self, row: usize, col: usize) -> [f64; 2] {
-        let ([x, y], [within_x, within_y]) = (self.line_px(row), self.within_line_px(row, col));
-        [x + within_x, y + within_y]
+        let within = self.within.as_ref().map_or([0.0, 0.0], |within| within.at(row, col));
+        let [x, y] = self.line_px(row);
+        [x + within[0], y + within[1]]
     }
 
     /// Where the frame shows the centre of mass of a column that the truth has at `[row, col]`, for a column of `sigma_px`.
@@ -199,12 +203,31 @@ impl ScanField {
 
 impl WithinLine {
     fn at(&self, row: usize, col: usize) -> [f64; 2] {
-        let none = [0.0, 0.0];
-        let [line_sin, line_cos] = self.line_phase.get(row).copied().unwrap_or(none);
-        let [sin, cos_less_1] = self.col_phase.get(col).copied().unwrap_or(none);
-        // sin(line + col) - sin(line)
-        let hum = line_sin * cos_less_1 + line_cos * sin;
-        let flyback_px = self.flyback_px.get(col).copied().unwrap_or(0.0);
+        let (Some(line), Some(along), Some(flyback_px)) =
+            (self.line_phase.get(row), self.col_phase.get(col), self.flyback_px.get(col))
+        else {
+            return [0.0, 0.0];
+        };
+        self.displaced(*line, *along, *flyback_px)
+    }
+
+    /// All of a line.
+    fn write(&self, row: usize, displacement: &mut [[f64; 2]]) {
+        let Some(line) = self.line_phase.get(row) else { return };
+        let columns = self.col_phase.iter().zip(&self.flyback_px);
+        for (to, (along, flyback_px)) in displacement.iter_mut().zip(columns) {
+            *to = self.displaced(*line, *along, *flyback_px);
+        }
+    }
+
+    fn displaced(
+        &self,
+        [sin, cos]: [f64; 2],
+        [along_sin, along_cos_less_1]: [f64; 2],
+        flyback_px: f64,
+    ) -> [f64; 2] {
+        // sin(line + along) - sin(line)
+        let hum = sin * along_cos_less_1 + cos * along_sin;
         [flyback_px + self.hum_px[0] * hum, self.hum_px[1] * hum]
     }
 

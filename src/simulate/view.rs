@@ -1,17 +1,18 @@
 //! The part of a specimen under a scan: where it lies in the frame, and how it is drawn.
 
-use super::canvas::{Canvas, Gaussian};
+use super::canvas::Canvas;
 use super::lattice::{Lattice, SiteColumn};
 use super::microscope::{Covariance, Microscope, turned};
+use super::plane::Gaussian;
 use super::render::PlacedColumn;
 use super::specimen::Specimen;
 use ndarray::Array2;
 
 /// Columns and their tails are drawn as far as they are above this fraction of an A column's peak, so that all that is left
 /// out of a pixel stays below 1e-4 of it.
-const LEAST: f64 = 1e-5;
+const LEAST: f64 = 4e-6;
 /// The background is smooth: computed on a mesh of this many pixels and interpolated.
-const BACKGROUND_MESH_PX: usize = 16;
+const BACKGROUND_MESH_PX: f64 = 16.0;
 
 /// The part of the specimen under the scan.
 pub(super) struct View<'a> {
@@ -119,10 +120,11 @@ impl<'a> View<'a> {
         shapes.map(|shape| self.in_px(self.microscope.blurred(shape.sigma_pm, 0.0).0))
     }
 
-    /// Standard deviation of the narrowest column along the axes.
-    pub fn narrowest_px(&self) -> f64 {
+    /// Standard deviation of the narrowest column along the axes, and that of its tail.
+    pub fn narrowest_px(&self) -> [f64; 2] {
         let narrowest = |c: Covariance| (c.determinant() / c.xx.max(c.yy)).sqrt();
-        self.looks_px().map(narrowest).fold(f64::INFINITY, f64::min)
+        let core = self.looks_px().map(narrowest).fold(f64::INFINITY, f64::min);
+        [core, core * self.specimen.columns.tail_ratio]
     }
 
     /// How far outside the frame a column can lie and still be seen, pixels.
@@ -142,24 +144,36 @@ impl<'a> View<'a> {
         if self.specimen.background == Default::default() {
             return;
         }
-        let [rows, cols] = m.shape;
         let mesh = BACKGROUND_MESH_PX;
-        let at_node = |row: usize, col: usize| {
-            let [x, y] = self.specimen_pm([(col * mesh) as f64, (row * mesh) as f64]);
+        let margin = (self.displaced_px / mesh).ceil() + 1.0;
+        let at_node = |(row, col): (usize, usize)| {
+            let [x, y] = self.specimen_pm([(col as f64 - margin) * mesh, (row as f64 - margin) * mesh]);
             let position_nm = [y * 1e-3, x * 1e-3];
             let scattered = self.specimen.background_at(position_nm) * self.lattice.thickness_at(position_nm);
             (m.peak_counts * scattered) as f32
         };
-        let nodes = Array2::from_shape_fn((rows / mesh + 2, cols / mesh + 2), |(r, c)| at_node(r, c));
-        let mut at_nodes = vec![0.0; nodes.ncols()];
-        canvas.add_smooth(|row, line| {
-            let (r, down) = (row / mesh, (row % mesh) as f32 / mesh as f32);
-            for (c, value) in at_nodes.iter_mut().enumerate() {
-                *value = nodes[[r, c]] * (1.0 - down) + nodes[[r + 1, c]] * down;
+        let [rows, cols] = m.shape.map(|n| (n as f64 / mesh + 2.0 * margin) as usize + 2);
+        let nodes = Array2::from_shape_fn((rows, cols), at_node);
+        let mut at_nodes = vec![0.0; cols];
+        canvas.add_smooth(|[x, y], line| {
+            let at_y = (y / mesh + margin).clamp(0.0, rows as f64 - 2.0);
+            let (row, down) = (at_y as usize, (at_y - (at_y as usize) as f64) as f32);
+            for (col, value) in at_nodes.iter_mut().enumerate() {
+                *value = nodes[[row, col]] * (1.0 - down) + nodes[[row + 1, col]] * down;
             }
-            for (pixels, ends) in line.chunks_mut(mesh).zip(at_nodes.windows(2)) {
-                let step = (ends[1] - ends[0]) / mesh as f32;
-                pixels.iter_mut().enumerate().for_each(|(k, value)| *value = ends[0] + k as f32 * step);
+            // From node to node, straight.
+            let (mut col, mut first) = (((x / mesh + margin).clamp(0.0, cols as f64 - 2.0)) as usize, 0);
+            while first < line.len() && col + 1 < cols {
+                // Where the node `col` lies among the line's pixels.
+                let node = (col as f64 - margin) * mesh - x;
+                let end = if col + 2 < cols { (node + mesh).ceil().max(0.0) as usize } else { line.len() };
+                let slope = (at_nodes[col + 1] - at_nodes[col]) / mesh as f32;
+                let start = at_nodes[col] + slope * (first as f64 - node) as f32;
+                let end = end.min(line.len());
+                for (k, value) in line[first..end.max(first)].iter_mut().enumerate() {
+                    *value += start + slope * k as f32;
+                }
+                (first, col) = (end.max(first), col + 1);
             }
         });
     }
@@ -173,7 +187,7 @@ impl<'a> View<'a> {
         canvas.add(&core, least);
         if columns.tail_fraction > 0.0 {
             let covariance = covariance.scaled(columns.tail_ratio.powi(2));
-            canvas.add(&Gaussian { center, covariance, height: height * columns.tail_fraction }, least);
+            canvas.add_wide(&Gaussian { center, covariance, height: height * columns.tail_fraction }, least);
         }
     }
 }
