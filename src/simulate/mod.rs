@@ -12,6 +12,7 @@
 
 mod acquisition;
 mod canvas;
+mod check;
 mod detector;
 #[cfg(test)]
 mod imperfections;

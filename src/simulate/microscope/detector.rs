@@ -1,7 +1,7 @@
 //! Settings of the detector.
 
-use super::Check;
 use crate::config::InvalidSetting;
+use crate::simulate::check::Check;
 use serde::{Deserialize, Serialize};
 
 /// How counts become pixel values: `gain * counts + offset + read noise`.
@@ -23,8 +23,8 @@ pub struct Detector {
 }
 
 /// A scintillator that goes on glowing: a fraction of each count's signal comes late, and falls off exponentially in time, so that
-/// columns have a tail along the fast scan direction. The mean signal stays what it is. It is dark before the first line and
-/// while the beam flies back.
+/// columns have a tail along the fast scan direction, and their centres of mass lie later on it than the truth says. The mean
+/// signal stays what it is. It is dark before the first line and while the beam flies back.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Afterglow {
@@ -65,16 +65,16 @@ impl Default for Afterglow {
 
 impl Detector {
     pub(super) fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
-        let check = Check { key_prefix };
-        check.within(self.smoothing_px, [0.0, 20.0], "smoothing_px")?;
+        let check = Check(key_prefix);
+        check.within("smoothing_px", self.smoothing_px, [0.0, 20.0])?;
         check.that(self.gain > 0.0 && self.gain.is_finite(), "gain", &self.gain, "above 0")?;
         check.that(self.offset.is_finite(), "offset", &self.offset, "a finite value")?;
-        check.within(self.read_noise, [0.0, 1e6], "read_noise")?;
+        check.within("read_noise", self.read_noise, [0.0, 1e6])?;
         if let Some(counts) = self.full_well_counts {
             let ok = counts > 0.0 && counts.is_finite();
             check.that(ok, "full_well_counts", &counts, "above 0, or absent")?;
         }
-        check.within(self.afterglow.fraction, [0.0, 0.9], "afterglow.fraction")?;
-        check.within(self.afterglow.decay_us, [0.01, 1e6], "afterglow.decay_us")
+        check.within("afterglow.fraction", self.afterglow.fraction, [0.0, 0.9])?;
+        check.within("afterglow.decay_us", self.afterglow.decay_us, [0.01, 1e6])
     }
 }

@@ -1,7 +1,7 @@
 //! Settings of what goes wrong with a scan: where the beam really goes, and how bright it is.
 
-use super::Check;
 use crate::config::InvalidSetting;
+use crate::simulate::check::Check;
 use serde::{Deserialize, Serialize};
 
 /// Imperfections of the scan, all off by default. Beside them there are the drift and the jitter of
@@ -123,24 +123,23 @@ impl Default for Flicker {
 
 impl Distortions {
     pub(super) fn validate(&self, key_prefix: &str, line_us: f64) -> Result<(), InvalidSetting> {
-        let check = Check { key_prefix };
-        check.both(self.drift_curve_pm, 2000.0, "drift_curve_pm")?;
-        check.within(self.flagging.rms_pm, [0.0, 500.0], "flagging.rms_pm")?;
-        check.within(self.flagging.lines, [0.1, 1e6], "flagging.lines")?;
-        check.both(self.hum.amplitude_pm, 100.0, "hum.amplitude_pm")?;
-        check.within(self.hum.hz, [0.1, 1e4], "hum.hz")?;
-        let phase = self.hum.phase_rad.unwrap_or(0.0);
-        check.that(phase.is_finite(), "hum.phase_rad", &phase, "a finite angle")?;
-        check.within(self.flyback.offset_pm, [0.0, 2000.0], "flyback.offset_pm")?;
-        check.within(self.flyback.settling_us, [0.01, 1e6], "flyback.settling_us")?;
+        let check = Check(key_prefix);
+        check.both("drift_curve_pm", self.drift_curve_pm, 2000.0)?;
+        check.within("flagging.rms_pm", self.flagging.rms_pm, [0.0, 500.0])?;
+        check.within("flagging.lines", self.flagging.lines, [0.1, 1e6])?;
+        check.both("hum.amplitude_pm", self.hum.amplitude_pm, 100.0)?;
+        check.within("hum.hz", self.hum.hz, [0.1, 1e4])?;
+        check.angle("hum.phase_rad", self.hum.phase_rad.unwrap_or(0.0))?;
+        check.within("flyback.offset_pm", self.flyback.offset_pm, [0.0, 2000.0])?;
+        check.within("flyback.settling_us", self.flyback.settling_us, [0.01, 1e6])?;
         let settles = self.flyback.offset_pm == 0.0 || self.flyback.settling_us <= line_us;
         let expected = "at most the time of a line";
         check.that(settles, "flyback.settling_us", &self.flyback.settling_us, expected)?;
-        check.within(self.jumps.probability, [0.0, 1.0], "jumps.probability")?;
-        check.within(self.jumps.rms_pm, [0.0, 500.0], "jumps.rms_pm")?;
-        check.within(self.lost_lines.probability, [0.0, 1.0], "lost_lines.probability")?;
-        check.within(self.flicker.line_rms, [0.0, 0.5], "flicker.line_rms")?;
-        check.within(self.flicker.slow_rms, [0.0, 0.5], "flicker.slow_rms")?;
-        check.within(self.flicker.slow_lines, [0.1, 1e6], "flicker.slow_lines")
+        check.within("jumps.probability", self.jumps.probability, [0.0, 1.0])?;
+        check.within("jumps.rms_pm", self.jumps.rms_pm, [0.0, 500.0])?;
+        check.within("lost_lines.probability", self.lost_lines.probability, [0.0, 1.0])?;
+        check.within("flicker.line_rms", self.flicker.line_rms, [0.0, 0.5])?;
+        check.within("flicker.slow_rms", self.flicker.slow_rms, [0.0, 0.5])?;
+        check.within("flicker.slow_lines", self.flicker.slow_lines, [0.1, 1e6])
     }
 }

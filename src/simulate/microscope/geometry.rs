@@ -1,7 +1,8 @@
 //! Where the scan goes: between pixels and positions in the specimen.
 
-use super::{Check, Microscope};
+use super::Microscope;
 use crate::config::InvalidSetting;
+use crate::simulate::check::Check;
 use serde::{Deserialize, Serialize};
 
 /// The part of a full scan that is recorded, in fractions of it as controllers of scans say it: `(y, x)` with (0, 0) at the top
@@ -34,13 +35,13 @@ pub(in crate::simulate) fn turned(vector: [f64; 2], angle_rad: f64) -> [f64; 2] 
 
 impl SubScan {
     pub(super) fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
-        let check = Check { key_prefix };
+        let check = Check(key_prefix);
         let (size, center) = (self.fractional_size, self.fractional_center);
         let sized = size.iter().all(|s| *s > 0.0 && *s <= 1.0);
         check.that(sized, "fractional_size", &size, "two fractions above 0, at most 1")?;
         let placed = center.iter().all(|c| (0.0..=1.0).contains(c));
         check.that(placed, "fractional_center", &center, "two fractions of 0 to 1")?;
-        check.that(self.rotation_rad.is_finite(), "rotation_rad", &self.rotation_rad, "a finite angle")?;
+        check.angle("rotation_rad", self.rotation_rad)?;
         let shape = self.shape.unwrap_or([16, 16]);
         let expected = "16 to 8192 rows and columns";
         check.that(shape.iter().all(|n| (16..=8192).contains(n)), "shape", &shape, expected)

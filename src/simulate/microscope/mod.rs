@@ -16,6 +16,7 @@ pub(super) use geometry::turned;
 pub(super) use probe::Covariance;
 pub use tilt::Tilt;
 
+use super::check::Check;
 use crate::config::InvalidSetting;
 use serde::{Deserialize, Serialize};
 
@@ -101,37 +102,6 @@ impl Default for Microscope {
     }
 }
 
-/// Refuses values by the name of their setting.
-pub(super) struct Check<'a> {
-    pub key_prefix: &'a str,
-}
-
-impl Check<'_> {
-    pub fn that(
-        &self,
-        ok: bool,
-        key: &str,
-        value: &dyn std::fmt::Debug,
-        expected: &str,
-    ) -> Result<(), InvalidSetting> {
-        if ok {
-            return Ok(());
-        }
-        Err(InvalidSetting::new(format!("{}.{key}", self.key_prefix), format!("{value:?}"), expected))
-    }
-
-    /// `value` in `low..=high`; NaN is not.
-    pub fn within(&self, value: f64, [low, high]: [f64; 2], key: &str) -> Result<(), InvalidSetting> {
-        self.that((low..=high).contains(&value), key, &value, &format!("{low} to {high}"))
-    }
-
-    /// Both components of at most `limit`.
-    pub fn both(&self, value: [f64; 2], limit: f64, key: &str) -> Result<(), InvalidSetting> {
-        let ok = value.iter().all(|c| c.abs() <= limit);
-        self.that(ok, key, &value, &format!("components of at most {limit}"))
-    }
-}
-
 impl Microscope {
     /// Time from the beginning of a line to that of the next.
     pub fn line_us(&self) -> f64 {
@@ -146,13 +116,13 @@ impl Microscope {
     /// # Errors
     /// [`InvalidSetting`] for the first value outside its range.
     pub fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
-        let check = Check { key_prefix };
+        let check = Check(key_prefix);
         let rows_cols = |shape: [usize; 2]| shape.iter().all(|n| (16..=8192).contains(n));
         check.that(rows_cols(self.shape), "shape", &self.shape, "16 to 8192 rows and columns")?;
-        check.within(self.pixel_size_pm, [1.0, 200.0], "pixel_size_pm")?;
-        check.within(self.pixel_aspect, [0.25, 4.0], "pixel_aspect")?;
-        check.that(self.rotation_rad.is_finite(), "rotation_rad", &self.rotation_rad, "a finite angle")?;
-        check.both(self.center_nm, 1e6, "center_nm")?;
+        check.within("pixel_size_pm", self.pixel_size_pm, [1.0, 200.0])?;
+        check.within("pixel_aspect", self.pixel_aspect, [0.25, 4.0])?;
+        check.angle("rotation_rad", self.rotation_rad)?;
+        check.both("center_nm", self.center_nm, 1e6)?;
         if let Some(sub_scan) = &self.sub_scan {
             sub_scan.validate(&format!("{key_prefix}.sub_scan"))?;
             let part = self.scanned();
@@ -162,28 +132,29 @@ impl Microscope {
                 &part.shape,
                 "16 to 8192 rows and columns",
             )?;
-            check.within(part.pixel_size_pm, [0.1, 200.0], "sub_scan.shape (pixel size in pm)")?;
-            check.within(part.pixel_aspect, [0.25, 4.0], "sub_scan.shape (pixel aspect)")?;
+            let fine = (0.1..=200.0).contains(&part.pixel_size_pm);
+            check.that(fine, "sub_scan.shape", &part.shape, "pixels that are 0.1 to 200 pm wide")?;
+            let square = (0.25..=4.0).contains(&part.pixel_aspect);
+            check.that(square, "sub_scan.shape", &part.shape, "pixels of an aspect of 0.25 to 4")?;
         }
-        check.within(self.dwell_us, [0.01, 1e6], "dwell_us")?;
-        check.within(self.line_overhead_us, [0.0, 1e6], "line_overhead_us")?;
-        check.within(self.peak_counts, [0.01, 1e9], "peak_counts")?;
-        check.within(self.probe_sigma_pm, [0.0, 300.0], "probe_sigma_pm")?;
-        check.within(self.astigmatism_pm, [0.0, 300.0], "astigmatism_pm")?;
-        let astigmatism = self.astigmatism_rad;
-        check.that(astigmatism.is_finite(), "astigmatism_rad", &astigmatism, "a finite angle")?;
-        check.within(self.convergence_mrad, [0.1, 100.0], "convergence_mrad")?;
-        check.within(self.defocus_nm, [-1e3, 1e3], "defocus_nm")?;
+        check.within("dwell_us", self.dwell_us, [0.01, 1e6])?;
+        check.within("line_overhead_us", self.line_overhead_us, [0.0, 1e6])?;
+        check.within("peak_counts", self.peak_counts, [0.01, 1e9])?;
+        check.within("probe_sigma_pm", self.probe_sigma_pm, [0.0, 300.0])?;
+        check.within("astigmatism_pm", self.astigmatism_pm, [0.0, 300.0])?;
+        check.angle("astigmatism_rad", self.astigmatism_rad)?;
+        check.within("convergence_mrad", self.convergence_mrad, [0.1, 100.0])?;
+        check.within("defocus_nm", self.defocus_nm, [-1e3, 1e3])?;
         let blur_pm = self.defocus_sigma_pm();
         check.that(blur_pm <= 300.0, "defocus_nm", &self.defocus_nm, "a blur of at most 300 pm")?;
-        check.both(self.drift_pm, 1e4, "drift_pm")?;
+        check.both("drift_pm", self.drift_pm, 1e4)?;
         // The frame would fold over itself where the specimen runs as fast as the slow scan.
         let half_height_pm = 0.5e3 * self.scanned().fov_nm()[0];
         let folds = self.drift_pm.iter().any(|d| d.abs() > half_height_pm);
         check.that(!folds, "drift_pm", &self.drift_pm, "less than half a frame")?;
-        check.within(self.line_jitter_pm, [0.0, 200.0], "line_jitter_pm")?;
-        check.within(self.dark_counts, [0.0, 1e9], "dark_counts")?;
-        check.both(self.tilt_offset_pm, 200.0, "tilt_offset_pm")?;
+        check.within("line_jitter_pm", self.line_jitter_pm, [0.0, 200.0])?;
+        check.within("dark_counts", self.dark_counts, [0.0, 1e9])?;
+        check.both("tilt_offset_pm", self.tilt_offset_pm, 200.0)?;
         self.tilt.validate(&format!("{key_prefix}.tilt"))?;
         self.distortions.validate(&format!("{key_prefix}.distortions"), self.line_us())?;
         self.detector.validate(&format!("{key_prefix}.detector"))
@@ -217,6 +188,40 @@ mod tests {
         let sub_scan = Some(SubScan { fractional_size: [0.01, 0.5], ..SubScan::default() });
         assert_eq!(key(Microscope { sub_scan, ..good() }), "sub_scan.shape");
         assert!(good().validate("microscope").is_ok());
+    }
+
+    /// Every key of `all` that `some` lacks.
+    fn missing(all: &toml::Table, some: &toml::Table, path: &str, found: &mut Vec<String>) {
+        for (key, value) in all {
+            match (value, some.get(key)) {
+                (toml::Value::Table(all), Some(toml::Value::Table(some))) => {
+                    missing(all, some, &format!("{path}{key}."), found);
+                }
+                (_, None) => found.push(format!("{path}{key}")),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_scene_of_all_faults_has_every_setting_and_turns_it_on() {
+        let text = include_str!("../../../configs/scenes/faults.toml");
+        let file: toml::Table = toml::from_str(text).unwrap();
+        let table = file["microscope"].as_table().unwrap().clone();
+        let microscope: Microscope = table.clone().try_into().unwrap();
+        microscope.validate("microscope").unwrap();
+        assert_eq!(microscope.scanned().shape, [512, 512]);
+        let mut absent = Vec::new();
+        missing(&toml::Table::try_from(Microscope::default()).unwrap(), &table, "", &mut absent);
+        // It has the tilt itself.
+        assert_eq!(absent, ["tilt_offset_pm"]);
+        let (on, off) = (microscope.distortions, Distortions::default());
+        assert!(on.flagging.rms_pm > 0.0 && on.hum.amplitude_pm != off.hum.amplitude_pm);
+        assert!(on.flyback.offset_pm > 0.0 && on.jumps.probability > 0.0 && on.lost_lines.probability > 0.0);
+        assert!(on.flicker.line_rms > 0.0 && on.flicker.slow_rms > 0.0 && on.drift_curve_pm != [0.0, 0.0]);
+        assert!(
+            microscope.detector.afterglow.fraction > 0.0 && microscope.detector.full_well_counts.is_some()
+        );
     }
 
     #[test]

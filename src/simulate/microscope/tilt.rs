@@ -1,7 +1,8 @@
 //! Mistilt: a crystal whose zone axis does not lie along the beam.
 
-use super::{Check, Covariance};
+use super::Covariance;
 use crate::config::InvalidSetting;
+use crate::simulate::check::Check;
 use serde::{Deserialize, Serialize};
 
 /// Largest tilt that the numbers below are meant for; where the field of view reaches beyond, it stays at this.
@@ -45,13 +46,13 @@ impl Default for Tilt {
 
 impl Tilt {
     pub(super) fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
-        let check = Check { key_prefix };
-        check.both(self.mrad, LARGEST_MRAD, "mrad")?;
-        check.both(self.gradient_x_mrad_per_nm, 10.0, "gradient_x_mrad_per_nm")?;
-        check.both(self.gradient_y_mrad_per_nm, 10.0, "gradient_y_mrad_per_nm")?;
-        check.within(self.a_pm_per_mrad, [0.0, 5.0], "a_pm_per_mrad")?;
-        check.within(self.half_contrast_mrad, [1.0, 1e6], "half_contrast_mrad")?;
-        check.within(self.lengthening_pm_per_mrad, [0.0, 5.0], "lengthening_pm_per_mrad")
+        let check = Check(key_prefix);
+        check.both("mrad", self.mrad, LARGEST_MRAD)?;
+        check.both("gradient_x_mrad_per_nm", self.gradient_x_mrad_per_nm, 10.0)?;
+        check.both("gradient_y_mrad_per_nm", self.gradient_y_mrad_per_nm, 10.0)?;
+        check.within("a_pm_per_mrad", self.a_pm_per_mrad, [0.0, 5.0])?;
+        check.within("half_contrast_mrad", self.half_contrast_mrad, [1.0, 1e6])?;
+        check.within("lengthening_pm_per_mrad", self.lengthening_pm_per_mrad, [0.0, 5.0])
     }
 
     /// The tilt at `position_nm` = `[y, x]` where a bend of the specimen adds `bend_mrad` to it.

@@ -1,0 +1,42 @@
+//! Checking the values of a description, each refused by the name it has in the scene file.
+
+use crate::config::InvalidSetting;
+use std::fmt::Debug;
+
+/// Names values by a prefix: the place of the table that holds them.
+pub(super) struct Check<'a>(pub &'a str);
+
+impl Check<'_> {
+    /// # Errors
+    /// [`InvalidSetting`] unless `ok`.
+    pub fn that(&self, ok: bool, key: &str, value: &dyn Debug, expected: &str) -> Result<(), InvalidSetting> {
+        if ok {
+            return Ok(());
+        }
+        Err(InvalidSetting::new(self.key(key), format!("{value:?}"), expected))
+    }
+
+    /// # Errors
+    /// [`InvalidSetting`] unless `low <= value <= high`.
+    pub fn within(&self, key: &str, value: f64, [low, high]: [f64; 2]) -> Result<(), InvalidSetting> {
+        self.that((low..=high).contains(&value), key, &value, &format!("{low} to {high}"))
+    }
+
+    /// # Errors
+    /// [`InvalidSetting`] unless both components are at most `limit`.
+    pub fn both(&self, key: &str, value: [f64; 2], limit: f64) -> Result<(), InvalidSetting> {
+        let ok = value.iter().all(|c| c.abs() <= limit);
+        self.that(ok, key, &value, &format!("components of at most {limit}"))
+    }
+
+    /// # Errors
+    /// [`InvalidSetting`] for an angle that is none.
+    pub fn angle(&self, key: &str, value: f64) -> Result<(), InvalidSetting> {
+        self.that(value.abs() <= 1e3, key, &value, "a finite angle in rad")
+    }
+
+    /// The whole name of a value.
+    pub fn key(&self, key: &str) -> String {
+        if self.0.is_empty() { key.to_owned() } else { format!("{}.{key}", self.0) }
+    }
+}
