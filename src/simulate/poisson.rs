@@ -51,26 +51,36 @@ fn by_rejection(mean: f64, rng: &mut impl Rng) -> f64 {
             continue;
         }
         let inverse_alpha = 1.1239 + 1.1328 / (b - 3.4);
-        let hat = (v * inverse_alpha / (a / (from_edge * from_edge) + b)).ln();
-        if hat <= ln_probability(count, mean) {
+        let hat = v * inverse_alpha / (a / (from_edge * from_edge) + b);
+        let (divisor, exponent) = probability(count, mean);
+        if (hat * divisor).ln() <= exponent {
             return count;
         }
     }
 }
 
-/// ln(e^-mean mean^count / count!), without the cancellation of its large terms.
-fn ln_probability(count: f64, mean: f64) -> f64 {
-    if count < 16.0 {
-        let ln_factorial: f64 = (2..=count as u32).map(f64::from).map(f64::ln).sum();
-        return count * mean.ln() - mean - ln_factorial;
+/// e^-mean mean^count / count! as `exp(exponent) / divisor`, without the cancellation of its large terms.
+fn probability(count: f64, mean: f64) -> (f64, f64) {
+    if let Some(factorial) = FACTORIALS.get(count as usize) {
+        return (*factorial, count * mean.ln() - mean);
     }
     // Stirling's series; its next term is below 3e-12.
     let inverse = 1.0 / count;
     let square = inverse * inverse;
     let correction = inverse * (1.0 / 12.0 - square * (1.0 / 360.0 - square / 1260.0));
-    let relative = (mean - count) / count;
-    count * (relative.ln_1p() - relative) - 0.5 * (TAU * count).ln() - correction
+    let relative = (mean - count) * inverse;
+    ((TAU * count).sqrt(), count * (relative.ln_1p() - relative) - correction)
 }
+
+const FACTORIALS: [f64; 16] = {
+    let mut factorials = [1.0; 16];
+    let mut n = 1;
+    while n < factorials.len() {
+        factorials[n] = factorials[n - 1] * n as f64;
+        n += 1;
+    }
+    factorials
+};
 
 #[cfg(test)]
 mod tests {
@@ -156,7 +166,8 @@ mod tests {
     fn the_logarithm_of_the_probability_agrees_with_the_recurrence() {
         for mean in [10.0, 77.3, 2000.0] {
             for (count, p) in probabilities(mean).into_iter().enumerate().filter(|(_, p)| *p > 1e-30) {
-                let ln = ln_probability(count as f64, mean);
+                let (divisor, exponent) = probability(count as f64, mean);
+                let ln = exponent - divisor.ln();
                 assert!((ln - p.ln()).abs() < 1e-9, "{count} of {mean}: {ln} {}", p.ln());
             }
         }
