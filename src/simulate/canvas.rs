@@ -34,9 +34,9 @@ const LAYERS: [(f64, usize); 3] = [(0.1, 3), (0.4, 5), (0.9, 7)];
 const MOST_LAYERS: usize = 9;
 
 impl<'a> Canvas<'a> {
-    /// An empty canvas of `shape` = `[rows, cols]` for columns of at least `narrowest_px`, and at least `wide_px` where they
-    /// are called wide.
-    pub fn new(shape: [usize; 2], field: &'a ScanField, [narrowest_px, wide_px]: [f64; 2]) -> Self {
+    /// An empty canvas of `shape` = `[rows, cols]` for Gaussians of at least `narrowest_px`. Those that are twice as wide, as
+    /// tails are, are drawn on a mesh.
+    pub fn new(shape: [usize; 2], field: &'a ScanField, narrowest_px: f64) -> Self {
         let [x, y] = field.farthest_within_px().unwrap_or_default();
         let margin = if x > 0.0 || y > 0.0 { x.ceil() as usize + TAPS / 2 } else { 0 };
         let count = if y > 0.0 {
@@ -49,7 +49,7 @@ impl<'a> Canvas<'a> {
             offset_y_px: y * if count > 1 { 2.0 * k as f64 / (count - 1) as f64 - 1.0 } else { 0.0 },
             plane: Plane::new(shape, [margin, 0]),
         });
-        let mesh_px = (wide_px / GOOD_SIGMA_PX).clamp(1.0, 64.0) as usize;
+        let mesh_px = (2.0 * narrowest_px / GOOD_SIGMA_PX).clamp(1.0, 64.0) as usize;
         let nodes = |px: f64| (px / mesh_px as f64).ceil() as usize;
         let mesh_margin = nodes(margin as f64 + field.farthest_px()) + TAPS;
         let mesh_shape = shape.map(|n| nodes(n as f64));
@@ -80,6 +80,10 @@ impl<'a> Canvas<'a> {
 
     /// Adds a Gaussian as far as it is above `least`.
     pub fn add(&mut self, gaussian: &Gaussian, least: f64) {
+        if self.mesh_px > 1 && gaussian.covariance.narrowest() >= GOOD_SIGMA_PX * self.mesh_px as f64 {
+            self.add_to_mesh(gaussian, least);
+            return;
+        }
         self.stamp.set(gaussian, least);
         for Layer { offset_y_px, plane } in &mut self.layers {
             let [farthest_x, farthest_y] = self.farthest_line_px;
@@ -90,8 +94,7 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// As [`Canvas::add`], for Gaussians that are wide.
-    pub fn add_wide(&mut self, gaussian: &Gaussian, least: f64) {
+    fn add_to_mesh(&mut self, gaussian: &Gaussian, least: f64) {
         let node = 1.0 / self.mesh_px as f64;
         let on_mesh = Gaussian {
             center: gaussian.center.map(|c| c * node),
@@ -265,22 +268,14 @@ mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
-    /// Drawn on a mesh of 4 pixels.
-    const WIDE_PX: f64 = 12.3;
-
     /// The sum of Gaussians at every pixel, by the formula, and the largest deviation of the canvas from it.
     fn worst_deviation(shape: [usize; 2], field: &ScanField, gaussians: &[Gaussian], least: f64) -> f64 {
-        let narrowest = gaussians
-            .iter()
-            .fold(f64::INFINITY, |low, g| low.min(g.covariance.xx.min(g.covariance.yy).sqrt()));
-        let mut canvas = Canvas::new(shape, field, [narrowest, WIDE_PX]);
+        let narrowest = gaussians.iter().map(|g| g.covariance.narrowest()).fold(f64::INFINITY, f64::min);
+        let mut canvas = Canvas::new(shape, field, narrowest);
         for gaussian in gaussians {
-            if gaussian.covariance == Covariance::round(WIDE_PX) {
-                canvas.add_wide(gaussian, least);
-            } else {
-                canvas.add(gaussian, least);
-            }
+            canvas.add(gaussian, least);
         }
+        assert!(canvas.meshed);
         let scanned = canvas.into_scanned();
         assert_eq!(scanned.dim(), (shape[0], shape[1]));
         scanned.indexed_iter().fold(0.0, |worst, ((row, col), value)| {
@@ -308,7 +303,7 @@ mod tests {
                     0 => Covariance::round(5.1),
                     1 => Covariance { xx: 20.0, xy: -7.0, yy: 14.0 },
                     2 => Covariance { xx: 14.0, xy: 9.0, yy: 31.0 },
-                    _ => Covariance::round(WIDE_PX),
+                    _ => Covariance::round(12.3),
                 };
                 gaussians.push(Gaussian { center, covariance, height: 100.0 / (1 + (n * m) % 7) as f64 });
             }

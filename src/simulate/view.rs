@@ -120,11 +120,9 @@ impl<'a> View<'a> {
         shapes.map(|shape| self.in_px(self.microscope.blurred(shape.sigma_pm, 0.0).0))
     }
 
-    /// Standard deviation of the narrowest column along the axes, and that of its tail.
-    pub fn narrowest_px(&self) -> [f64; 2] {
-        let narrowest = |c: Covariance| (c.determinant() / c.xx.max(c.yy)).sqrt();
-        let core = self.looks_px().map(narrowest).fold(f64::INFINITY, f64::min);
-        [core, core * self.specimen.columns.tail_ratio]
+    /// Standard deviation of the narrowest column along the axes.
+    pub fn narrowest_px(&self) -> f64 {
+        self.looks_px().map(Covariance::narrowest).fold(f64::INFINITY, f64::min)
     }
 
     /// How far outside the frame a column can lie and still be seen, pixels.
@@ -187,7 +185,7 @@ impl<'a> View<'a> {
         canvas.add(&core, least);
         if columns.tail_fraction > 0.0 {
             let covariance = covariance.scaled(columns.tail_ratio.powi(2));
-            canvas.add_wide(&Gaussian { center, covariance, height: height * columns.tail_fraction }, least);
+            canvas.add(&Gaussian { center, covariance, height: height * columns.tail_fraction }, least);
         }
     }
 }

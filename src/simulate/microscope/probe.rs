@@ -29,6 +29,11 @@ impl Covariance {
         Self { xx: self.xx * factor, xy: self.xy * factor, yy: self.yy * factor }
     }
 
+    /// The smaller of its standard deviations along a line and across lines, through the centre.
+    pub fn narrowest(self) -> f64 {
+        (self.determinant() / self.xx.max(self.yy)).sqrt()
+    }
+
     pub fn determinant(self) -> f64 {
         self.xx * self.yy - self.xy * self.xy
     }
