@@ -26,6 +26,13 @@ impl Check<'_> {
     }
 
     /// # Errors
+    /// [`InvalidSetting`] unless both components are at most `limit`.
+    pub fn both(&self, key: &str, value: [f64; 2], limit: f64) -> Result<(), InvalidSetting> {
+        let ok = value.iter().all(|c| c.abs() <= limit);
+        self.that(ok, key, &value, &format!("components of at most {limit}"))
+    }
+
+    /// # Errors
     /// [`InvalidSetting`] for an angle that is none.
     pub fn angle(&self, key: &str, value: f64) -> Result<(), InvalidSetting> {
         self.that(value.abs() <= 1e3, key, &value, "a finite angle in rad")
@@ -41,8 +48,7 @@ impl Check<'_> {
     /// # Errors
     /// [`InvalidSetting`] for a polar displacement beyond what any crystal has.
     pub fn displacement(&self, key: &str, p_pm: [f64; 2]) -> Result<(), InvalidSetting> {
-        let sensible = p_pm.iter().all(|c| c.abs() <= 200.0);
-        self.that(sensible, key, &p_pm, "components of at most 200 pm")
+        self.both(key, p_pm, 200.0)
     }
 
     /// The whole name of a value.

@@ -1,7 +1,7 @@
 //! Which columns a frame shows, and where.
 
 use super::lattice::{Grid, HOST, Interstitial, Lattice, Site, SiteColumn, SiteKind};
-use super::render::View;
+use super::view::{View, add, apply};
 use crate::frame::Sublattice;
 
 /// The columns in and around the frame, by the lattice that they belong to.
@@ -40,14 +40,12 @@ pub(super) struct PlacedColumn {
     pub seen_px: [f64; 2],
     /// What mistilt adds, in the image, pm.
     pub mistilt_pm: [f64; 2],
+    /// The tilt itself, in the specimen frame.
+    pub tilt_mrad: [f64; 2],
 }
 
 /// Points a side of the mesh over the frame from which the cells are found that it may see.
 const MESH: usize = 16;
-
-pub(super) fn add(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
-    [a[0] + b[0], a[1] + b[1]]
-}
 
 impl SiteKind {
     const fn sublattice(self) -> Option<Sublattice> {
@@ -92,7 +90,8 @@ impl View<'_> {
             .map(|(r, c)| self.specimen_pm([at(c, cols), at(r, rows)]))
             .collect();
         let step = (rows.max(cols) + 2.0 * margin) / MESH as f64;
-        Mesh { points, step_pm: 1.5 * step * self.microscope.pixel_size_pm }
+        let [high_pm, wide_pm] = self.microscope.pixel_sizes_pm();
+        Mesh { points, step_pm: 1.5 * step * high_pm.max(wide_pm) }
     }
 
     fn place(&self, number: usize, grid: &Grid, site: Site, margin: f64) -> Option<PlacedColumn> {
@@ -128,17 +127,16 @@ impl View<'_> {
 
     fn placed(&self, sublattice: Option<Sublattice>, site_pm: [f64; 2], column: SiteColumn) -> PlacedColumn {
         let true_pm = add(site_pm, column.shift);
-        let tilt = add(
-            self.microscope.tilt_offset_pm,
-            self.specimen.bend_offset_pm([site_pm[1] * 1e-3, site_pm[0] * 1e-3]),
-        );
-        let tilt = if sublattice == Some(Sublattice::A) { tilt } else { tilt.map(|t| 0.5 * t) };
+        let mistilt = self.mistilt(site_pm);
+        let share = if sublattice == Some(Sublattice::A) { 1.0 } else { 0.5 };
+        let tilt = mistilt.a_shift_pm.map(|t| share * t);
         PlacedColumn {
             sublattice,
             column,
             true_px: self.image_px(true_pm),
             seen_px: self.image_px(add(add(true_pm, column.scatter), tilt)),
-            mistilt_pm: super::render::apply(&self.to_image, tilt),
+            mistilt_pm: apply(&self.to_image, tilt),
+            tilt_mrad: mistilt.mrad,
         }
     }
 }

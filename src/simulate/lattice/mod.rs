@@ -20,6 +20,7 @@ use super::microscope::turned;
 use super::polarization::{Host, PolarizationField};
 use super::specimen::{Specimen, ZoneAxis};
 use super::truth::DefectKind;
+use crate::material::ColumnShape;
 use defects::{CONTAMINATION_REACH, Contamination, exchanged};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -130,10 +131,9 @@ impl<'a> Lattice<'a> {
         &self.displacement
     }
 
-    /// The widest column of any crystal here, before alloying.
-    pub fn widest_pm(&self) -> f64 {
-        let shapes = self.territory.crystals.iter().flat_map(|c| [Some(c.a), Some(c.b), c.o]);
-        shapes.flatten().fold(0.0, |widest: f64, shape| widest.max(shape.sigma_pm))
+    /// The columns of all crystals here, before alloying.
+    pub fn shapes(&self) -> impl Iterator<Item = ColumnShape> {
+        self.territory.crystals.iter().flat_map(|c| [Some(c.a), Some(c.b), c.o]).flatten()
     }
 
     /// Whether a position `[x, y]` in pm may be within `distance_pm` of a column of grid number `grid`.

@@ -42,16 +42,7 @@ pub(in crate::simulate) struct ProfilePart {
     pub weight: f64,
     /// Standard deviation over the column's.
     pub width: f64,
-    /// Where it is cut off, in its own standard deviations.
-    pub reach: f64,
 }
-
-/// Where the core is cut off: below 1 ‰ of the peak.
-const CORE_REACH: f64 = 3.9;
-/// Where a Gaussian tail is cut off: 1 % of the small tail.
-const TAIL_REACH: f64 = 3.2;
-/// Where each part of a Lorentz-like tail is cut off, as a fraction of the column's peak height.
-const LORENTZ_CUT: f64 = 1e-3;
 
 /// `(weight, width)` of the Gaussians whose sum is (1 + x²)^(-3/2) within 0.002 for x up to 4: a minimax fit, weights summing to 1.
 /// The profile is a mixture of Gaussians of all widths, (1 + x²)^(-3/2) = 1 / Γ(3/2) ∫ t^½ e^(-t) e^(-x² t) dt, so that few suffice.
@@ -85,20 +76,14 @@ impl Columns {
     /// The Gaussians of which every column is the sum: its core, and its tails where it has some.
     pub(in crate::simulate) fn profile(&self) -> impl Iterator<Item = ProfilePart> + Clone + use<> {
         let Self { tail_fraction, tail_ratio, tails, .. } = *self;
-        let core = ProfilePart { weight: 1.0 - tail_fraction, width: 1.0, reach: CORE_REACH };
-        let part = move |(weight, width): (f64, f64), reach: f64| ProfilePart {
-            weight: weight * tail_fraction,
-            width: width * tail_ratio,
-            reach,
-        };
+        let core = ProfilePart { weight: 1.0 - tail_fraction, width: 1.0 };
         let tail = match tails {
-            Tails::Gaussian => [Some(part((1.0, 1.0), TAIL_REACH)), None, None],
-            Tails::Lorentz => LORENTZ.map(|(weight, width)| {
-                let over_cut = (weight * tail_fraction / LORENTZ_CUT).max(1.0);
-                Some(part((weight, width), (2.0 * over_cut.ln()).sqrt()))
-            }),
+            Tails::Gaussian => [Some((1.0, 1.0)), None, None],
+            Tails::Lorentz => LORENTZ.map(Some),
         };
-        let tail = tail.into_iter().flatten().filter(|part| part.weight > 0.0);
+        let part =
+            move |(weight, width)| ProfilePart { weight: weight * tail_fraction, width: width * tail_ratio };
+        let tail = tail.into_iter().flatten().map(part).filter(|part| part.weight > 0.0);
         std::iter::once(core).chain(tail)
     }
 }
@@ -206,10 +191,7 @@ mod tests {
     #[test]
     fn the_parts_of_a_column_add_up_to_its_profile() {
         let plain = Columns::default();
-        assert_eq!(
-            plain.profile().collect::<Vec<_>>(),
-            [ProfilePart { weight: 1.0, width: 1.0, reach: 3.9 }]
-        );
+        assert_eq!(plain.profile().collect::<Vec<_>>(), [ProfilePart { weight: 1.0, width: 1.0 }]);
         let gaussian = Columns { tail_fraction: 0.2, ..plain };
         let parts: Vec<_> = gaussian.profile().map(|p| (p.weight, p.width)).collect();
         assert_eq!(parts, [(0.8, 1.0), (0.2, 2.5)]);

@@ -132,7 +132,11 @@ pub struct Bend {
     pub center_nm: [f64; 2],
     /// Standard deviation of the Gaussian.
     pub radius_nm: f64,
-    /// As [`Microscope::tilt_offset_pm`](crate::simulate::Microscope::tilt_offset_pm), at the centre.
+    /// As [`Tilt::mrad`](crate::simulate::Tilt::mrad), at the centre: with all that a tilt does to columns.
+    #[serde(default)]
+    pub tilt_mrad: [f64; 2],
+    /// As [`Microscope::tilt_offset_pm`](crate::simulate::Microscope::tilt_offset_pm), at the centre: a shift alone.
+    #[serde(default)]
     pub tilt_offset_pm: [f64; 2],
 }
 
@@ -141,7 +145,9 @@ impl Bend {
         let finite = self.center_nm.iter().all(|c| c.is_finite());
         let mild = self.tilt_offset_pm.iter().all(|t| t.abs() <= 200.0);
         let sized = self.radius_nm > 0.0 && self.radius_nm.is_finite();
-        let expected = "a finite centre, a radius above 0, offsets of at most 200 pm";
-        Check("").that(finite && mild && sized, key, self, expected)
+        let slight = self.tilt_mrad.iter().all(|t| t.abs() <= 40.0);
+        let expected =
+            "a finite centre, a radius above 0, tilts of at most 40 mrad, offsets of at most 200 pm";
+        Check("").that(finite && mild && slight && sized, key, self, expected)
     }
 }

@@ -155,10 +155,20 @@ impl Specimen {
 
     /// Mistilt of the specimen itself at `position_nm`: shift of the A columns, `[x, y]` in the specimen frame, pm.
     pub(super) fn bend_offset_pm(&self, position_nm: [f64; 2]) -> [f64; 2] {
+        self.bent(position_nm, |bend| bend.tilt_offset_pm)
+    }
+
+    /// Tilt of the specimen itself at `position_nm`, `[x, y]` in the specimen frame.
+    pub(super) fn bend_mrad(&self, position_nm: [f64; 2]) -> [f64; 2] {
+        self.bent(position_nm, |bend| bend.tilt_mrad)
+    }
+
+    fn bent(&self, position_nm: [f64; 2], at_center: impl Fn(&Bend) -> [f64; 2]) -> [f64; 2] {
         self.bends.iter().fold([0.0, 0.0], |sum, bend| {
             let r = (position_nm[0] - bend.center_nm[0]).hypot(position_nm[1] - bend.center_nm[1]);
             let weight = (-0.5 * (r / bend.radius_nm).powi(2)).exp();
-            [sum[0] + weight * bend.tilt_offset_pm[0], sum[1] + weight * bend.tilt_offset_pm[1]]
+            let [x, y] = at_center(bend);
+            [sum[0] + weight * x, sum[1] + weight * y]
         })
     }
 }

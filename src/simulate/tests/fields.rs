@@ -29,7 +29,8 @@ impl<'a> Walk<'a> {
 
 #[test]
 fn an_undistorted_lattice_has_exactly_no_polarization_however_it_lies() {
-    for (lattice_rad, scan_rad) in [(0.0, 0.0), (0.31, 0.0), (1.2, -0.7), (-2.9, 4.0), (FRAC_PI_4, FRAC_PI_4)]
+    for (lattice_rad, scan_rad) in
+        [(0.0, 0.0), (0.31, 0.0), (1.2, -0.7), (-2.9, 4.0), (0.5 * FRAC_PI_2, 0.5 * FRAC_PI_2)]
     {
         let specimen = Specimen {
             cell_a_pm: 403.0,

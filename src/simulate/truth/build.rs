@@ -2,18 +2,14 @@
 
 use super::{DefectKind, Extent, Truth, TruthCell, TruthColumn, TruthDefect};
 use crate::simulate::lattice::{Focus, Grid, Piece, Site, SiteKind};
-use crate::simulate::place::{Placed, PlacedColumn, PlacedGrid, add};
-use crate::simulate::render::{View, apply};
+use crate::simulate::place::{Placed, PlacedColumn, PlacedGrid};
 use crate::simulate::specimen::ZoneAxis;
+use crate::simulate::view::{View, add, apply, subtract};
 
 /// Cells nearer to the core of a dislocation than this, in mean cell edges, are disturbed.
 const CORE_CELLS: f64 = 1.5;
 /// A contamination's mask reaches to so many standard deviations.
 const CONTAMINATION_SIGMAS: f64 = 2.0;
-
-fn subtract(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
-    [a[0] - b[0], a[1] - b[1]]
-}
 
 fn length([x, y]: [f64; 2]) -> f64 {
     x.hypot(y)
@@ -22,8 +18,7 @@ fn length([x, y]: [f64; 2]) -> f64 {
 impl View<'_> {
     pub(in crate::simulate) fn truth(&self, placed: &Placed) -> Truth {
         let mut truth = Truth { defects: self.extended_defects(), ..Truth::default() };
-        let half_cell_px =
-            0.25 * (self.specimen.cell_a_pm + self.specimen.cell_b_pm) / self.microscope.pixel_size_pm;
+        let half_cell_px = 0.25 * (self.specimen.cell_a_pm + self.specimen.cell_b_pm) / self.pixel_pm();
         for placed_column in placed.columns() {
             let PlacedColumn { sublattice, column, seen_px, true_px, .. } = placed_column;
             let amorphous = column.defect == Some(DefectKind::Amorphous);
@@ -51,6 +46,12 @@ impl View<'_> {
             }
         }
         truth
+    }
+
+    /// Side of a square as large as a pixel.
+    fn pixel_pm(&self) -> f64 {
+        let [high_pm, wide_pm] = self.microscope.pixel_sizes_pm();
+        (high_pm * wide_pm).sqrt()
     }
 
     /// Whether an image position `[x, y]` in pixels is on the frame.
@@ -84,6 +85,7 @@ impl View<'_> {
         let [p_x, p_y] = apply(&self.to_image, subtract(b.column.shift, mean(&shift)));
         let [mistilt_x, mistilt_y] = subtract(b.mistilt_pm, mean(&|k| corners[k].mistilt_pm));
 
+        let [tilt_x_mrad, tilt_y_mrad] = self.in_image_mrad(b.tilt_mrad);
         let [edge_a, edge_b] = grid.edges;
         let [c00, c10, c01, c11] =
             [shift(0), add(edge_a, shift(1)), add(edge_b, shift(2)), add(add(edge_a, edge_b), shift(3))]
@@ -108,6 +110,8 @@ impl View<'_> {
             p_y,
             mistilt_x,
             mistilt_y,
+            tilt_x_mrad,
+            tilt_y_mrad,
             cell_a: mean_length(a),
             cell_b: mean_length(b_edges),
             cell_angle: angle_between(add(a[0], a[1]), add(b_edges[0], b_edges[1])),
@@ -127,7 +131,7 @@ impl View<'_> {
         defects.extend(boundaries.flat_map(|(n, piece)| self.boundary_of(piece, &pieces[n + 1..])));
         let disc = |kind: DefectKind, position_pm: [f64; 2], radius_pm: f64| {
             let [col, row] = self.image_px(position_pm);
-            let radius_px = radius_pm / self.microscope.pixel_size_pm;
+            let radius_px = radius_pm / self.pixel_pm();
             TruthDefect { kind, row, col, radius_px, extent: Extent::Disc }
         };
         let blobs = self.lattice.contaminations.iter().map(|blob| {
@@ -182,8 +186,7 @@ impl View<'_> {
     fn boundary_of(&self, piece: &Piece, later: &[Piece]) -> Vec<TruthDefect> {
         let Some(kind) = piece.kind.boundary() else { return Vec::new() };
         let covered = |at: &[f64; 2]| later.iter().any(|other| other.outline.depth(*at) > 0.0);
-        let radius_px =
-            0.25 * (self.specimen.cell_a_pm + self.specimen.cell_b_pm) / self.microscope.pixel_size_pm;
+        let radius_px = 0.25 * (self.specimen.cell_a_pm + self.specimen.cell_b_pm) / self.pixel_pm();
         let paths = piece.outline.paths(self.lattice.focus);
         let parts = paths.iter().flat_map(|path| path.split(|at| covered(at)));
         let in_image = |part: &[[f64; 2]]| part.iter().map(|at| self.row_col(*at)).collect::<Vec<_>>();

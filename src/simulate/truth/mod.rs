@@ -1,9 +1,14 @@
 //! What a simulated frame really shows. Everything is in the image: positions in frame pixels, vectors `[x, y]` along its axes.
+//!
+//! Positions are those in a scan whose lines are where they belong, uniform drift during the frame included. What else displaces
+//! lines and pixels is in [`Truth::scan`], and [`ScanField::imaged_px`] says where the frame shows a position.
 
 mod build;
 mod mask;
 
+use super::scan_field::ScanField;
 use crate::frame::{ClassicalCell, Sublattice};
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 /// Ground truth of one frame.
@@ -15,6 +20,11 @@ pub struct Truth {
     pub columns: Vec<TruthColumn>,
     /// The defects that reach into the frame: regions first, their boundaries, then what is smaller. See [`Truth::mask`].
     pub defects: Vec<TruthDefect>,
+    /// Where the beam really went: jitter, flagging, curved drift, jumps, hum, flyback; which lines were lost.
+    pub scan: ScanField,
+    /// Where the detector was saturated, `[row, col]`; `None` for one that never is. Not written with the rest.
+    #[serde(skip)]
+    pub saturated: Option<Array2<bool>>,
 }
 
 /// One B-centred unit cell. Drift within the frame shears the image and is part of the cell; mistilt and line jitter are not.
@@ -32,6 +42,10 @@ pub struct TruthCell {
     /// What mistilt adds to P in the image, pm: half the shift of B minus that of A.
     pub mistilt_x: f64,
     pub mistilt_y: f64,
+    /// Tilt of the crystal, mrad, toward where it shifts the columns; of it follow the shifts in `mistilt`, but for those that
+    /// the settings give in pm.
+    pub tilt_x_mrad: f64,
+    pub tilt_y_mrad: f64,
     /// Mean lengths of opposite edges, pm; `cell_a` is the edge nearer to the image's x axis.
     pub cell_a: f64,
     pub cell_b: f64,
@@ -65,7 +79,7 @@ impl TruthCell {
     }
 }
 
-/// One column where the image shows it, mistilt included, line jitter not.
+/// One column where a scan without displaced lines shows it: mistilt and uniform drift included, line jitter and the like not.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TruthColumn {
     pub row: f64,
