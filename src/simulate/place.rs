@@ -197,10 +197,6 @@ impl PlacedGrid {
         rows.flat_map(|(j, row)| (row.first..row.first + row.cells as i64).map(move |i| (i, j)))
     }
 
-    pub fn columns(&self) -> impl Iterator<Item = &PlacedColumn> {
-        self.columns.iter().flatten()
-    }
-
     /// The column of this kind in the cell `(i, j)`.
     pub fn get(&self, site: Site) -> Option<&PlacedColumn> {
         let row = self.rows.get(usize::try_from(site.j - self.first_row).ok()?)?;

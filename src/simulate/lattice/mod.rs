@@ -13,7 +13,7 @@ pub(super) use defects::Interstitial;
 pub(super) use displacement::Displacement;
 pub(super) use grid::{Grid, Site, SiteKind};
 pub(super) use outline::Focus;
-pub(super) use territory::{HOST, Owner, Piece};
+pub(super) use territory::{HOST, Piece};
 
 use super::hash::mixed;
 use super::microscope::turned;
