@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The scenes that are built in, by name of their file.
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 6] = [
     ("bifeo3", include_str!("../../configs/scenes/bifeo3.toml")),
     ("srtio3", include_str!("../../configs/scenes/srtio3.toml")),
     ("pbtio3-srtio3", include_str!("../../configs/scenes/pbtio3-srtio3.toml")),
     ("sm-bifeo3", include_str!("../../configs/scenes/sm-bifeo3.toml")),
     ("zoo", include_str!("../../configs/scenes/zoo.toml")),
+    ("faults", include_str!("../../configs/scenes/faults.toml")),
 ];
 
 /// Everything that a simulated acquisition needs, complete and valid.

@@ -85,7 +85,7 @@ impl Lattice<'_> {
         Interstitial { position, intensity, sigma_pm: self.specimen.columns.b.sigma_pm }
     }
 
-    /// The defect, if any, that [`Specimen::random_defects`](crate::simulate::Specimen::random_defects) puts on a site whose random number is `fraction`.
+    /// The defect, if any, that [`RandomDefects`](crate::simulate::RandomDefects) put on a site whose random number is `fraction`.
     pub(super) fn scattered(&self, kind: SiteKind, fraction: f64) -> Option<(DefectKind, f64)> {
         let random = &self.specimen.random_defects;
         let (vacant, substituted, exchanged) =
@@ -112,7 +112,7 @@ impl Lattice<'_> {
         })
     }
 
-    /// The interstitial that [`Specimen::random_defects`](crate::simulate::Specimen::random_defects) puts into the cell of a host's A site.
+    /// The interstitial that [`RandomDefects`](crate::simulate::RandomDefects) put into the cell of a host's A site.
     pub fn random_interstitial(&self, site: Site) -> Option<Interstitial> {
         let random = &self.specimen.random_defects;
         if random.interstitial == 0.0 {

@@ -209,6 +209,44 @@ fn the_same_site_looks_the_same_in_overlapping_frames_of_everything() {
 }
 
 #[test]
+fn no_column_that_a_frame_shows_is_left_out() {
+    use crate::simulate::lattice::{Site, SiteKind};
+    let Scene { specimen, .. } = zoo();
+    let field =
+        StrainField::Bending { center_nm: [0.0, 0.0], direction_rad: 0.5, radius_nm: 400.0, reach_nm: 60.0 };
+    let specimen = Specimen { strain_fields: vec![field], static_displacement_pm: 0.0, ..specimen };
+    for (center_nm, rotation_rad) in [
+        ([0.0, 0.0], 0.0),
+        ([0.0, 16.0], 0.8),
+        ([-16.0, 32.0], -0.3),
+        ([30.0, -20.0], 2.0),
+        ([-16.0, 50.0], 0.5),
+    ] {
+        let microscope = Microscope { center_nm, rotation_rad, pixel_size_pm: 20.0, ..quiet([200, 320]) };
+        let view = crate::simulate::view::View::new(&specimen, &microscope, 0.0);
+        let placed = view.place_columns();
+        for (number, (grid, cells)) in view.lattice.grids().iter().zip(&placed.grids).enumerate() {
+            let (mut shown, mut found) = (0, 0);
+            for (i, j) in (-220..220).flat_map(|i| (-220..220).map(move |j| (i, j))) {
+                for kind in SiteKind::ALL {
+                    let site = Site { i, j, kind };
+                    let Some(at) = grid.position(site) else { continue };
+                    let moved = view.lattice.displaced(grid, at);
+                    let [x, y] = view.image_px([at[0] + moved[0], at[1] + moved[1]]);
+                    let inside = (-5.0..325.0).contains(&x) && (-5.0..205.0).contains(&y);
+                    if inside && view.lattice.column(number, site, moved).is_some() {
+                        shown += 1;
+                        found += usize::from(cells.get(site).is_some());
+                    }
+                }
+            }
+            assert_eq!(found, shown, "lattice {number} at {center_nm:?}");
+            assert!(number > 0 || shown > 150, "{shown}");
+        }
+    }
+}
+
+#[test]
 fn the_truth_can_be_written_and_read_back() {
     let Scene { specimen, microscope, .. } = zoo();
     let truth = frame(&specimen, &Microscope { shape: [300, 300], ..microscope }).truth;

@@ -45,6 +45,12 @@ impl View<'_> {
                 truth.cells.extend(all.filter(|cell| self.shows([cell.col, cell.row])));
             }
         }
+        // Within the circle through a cell's corners.
+        let radius_px = half_cell_px * std::f64::consts::SQRT_2;
+        for [x, y] in placed.interstitials.iter().map(|column| column.true_px) {
+            let near = truth.cells.iter_mut().filter(|c| (c.row - y).hypot(c.col - x) < radius_px);
+            near.for_each(|cell| cell.disturbed = true);
+        }
         truth
     }
 
