@@ -20,7 +20,10 @@ use ferrostem::polarization::{ClassicalSettings, measure_cells};
 use ferrostem::preprocess::{
     CalibrationHints, ModelInput, Normalisation, PreprocessSettings, estimate_lattice, prepare,
 };
+use ferrostem::simulate::{Scene, render};
 use ferrostem_proto::{FrameMessage, FramesMessage, Limits, cbor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use std::hint::black_box;
 use std::time::Duration;
 use support::crystal;
@@ -85,5 +88,21 @@ fn stages(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, stages);
+/// A frame of the simulator, which training makes as it goes: of the built-in scene, and of one with every fault of a microscope.
+fn simulation(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("simulate");
+    group.sample_size(20).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_millis(500));
+    for (name, scene) in [("plain", "bifeo3"), ("everything", "configs/scenes/faults.toml")] {
+        let mut scene = Scene::resolve(scene).unwrap();
+        scene.microscope = scene.microscope.scanned();
+        assert_eq!(scene.microscope.shape, [512, 512]);
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        group.bench_function(BenchmarkId::new(name, 512), |b| {
+            b.iter(|| render(black_box(&scene.specimen), &scene.microscope, &mut rng).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, simulation, stages);
 criterion_main!(benches);

@@ -4,6 +4,7 @@
 
 use ferrostem_proto::{FrameState, GridSpec, JsonMap, PixelArray};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A validated frame: what every stage behind `ingest` sees.
@@ -84,7 +85,8 @@ pub struct PolarizationMaps {
 }
 
 /// Sublattice of a column, numbered as on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Sublattice {
     /// The dim columns (class 0), centre of the unit cell.
     B = 0,

@@ -87,7 +87,7 @@ fn write_image(scene: &Scene, path: &Path) -> anyhow::Result<()> {
 }
 
 fn write_session(scene: &Scene, path: &Path, frames: u64) -> anyhow::Result<()> {
-    let scope = &scene.microscope;
+    let scope = scene.microscope.scanned();
     let header = SessionHeader {
         config_toml: toml::to_string_pretty(scene).context("the scene as TOML")?,
         created_ns: now_ns(),
@@ -95,8 +95,7 @@ fn write_session(scene: &Scene, path: &Path, frames: u64) -> anyhow::Result<()> 
     };
     let mut recorder = Recorder::create(path, &RecordSettings::default(), &header)?;
     let source = SourceSettings { name: "simulator".to_owned(), ..SourceSettings::default() };
-    let [rows, cols] = scope.shape;
-    let frame_time = Duration::from_secs_f64(rows as f64 * cols as f64 * scope.dwell_us * 1e-6);
+    let frame_time = Duration::from_secs_f64(scope.frame_s());
     let frame_ns = u64::try_from(frame_time.as_nanos()).unwrap_or(u64::MAX);
     let start_ns = now_ns();
     for seq in 0..frames {
@@ -107,7 +106,7 @@ fn write_session(scene: &Scene, path: &Path, frames: u64) -> anyhow::Result<()> 
             acquisition: Some(scene.server.acquisition.clone()),
             t_start_ns: Some(t_start_ns),
             t_end_ns: Some(t_start_ns.saturating_add(frame_ns)),
-            pixel_size_pm: Some([scope.pixel_size_pm; 2]),
+            pixel_size_pm: Some(scope.pixel_sizes_pm()),
             rotation_rad: Some(scope.rotation_rad),
             center_nm: Some(scope.center_nm),
             fov_nm: Some(scope.fov_nm()),

@@ -1,229 +1,375 @@
-//! Adding up columns quickly: separable Gaussians on local patches, line by line where the beam really went.
+//! The frame of expected counts: columns put where the beam really went.
 
-use super::microscope::Microscope;
+use super::plane::{Gaussian, Plane, Stamp};
+use super::scan_field::ScanField;
 use ndarray::Array2;
-use rand::{Rng, RngExt};
-use rand_distr::StandardNormal;
 
-/// Expected counts, with a few columns more on either side for lines that are displaced.
-pub(super) struct Canvas {
-    /// `[row, margin + col]`.
-    values: Array2<f32>,
-    margin: usize,
-    jitter: LineJitter,
-    /// Scratch: the profile along x of the Gaussian being added, and its change from one row to the next.
-    profile: Vec<f32>,
-    slant: Vec<f32>,
+/// Expected counts.
+pub(super) struct Canvas<'a> {
+    field: &'a ScanField,
+    farthest_line_px: [f64; 2],
+    shape: [usize; 2],
+    /// Lines where the scan put them. Where the displacement changes along a line there are several layers, each with its lines
+    /// displaced by so much more along y; what lies between is interpolated. They have margins along x for what is displaced
+    /// within lines.
+    layers: Vec<Layer>,
+    /// What is wide, one node every `mesh_px` pixels of a scan whose lines are where they belong.
+    mesh: Plane,
+    mesh_px: usize,
+    /// Whether there is anything on the mesh.
+    meshed: bool,
+    stamp: Stamp,
 }
 
-/// How far each line was scanned beside its place, pixels; empty where lines are in place.
-pub(super) struct LineJitter {
-    x: Vec<f64>,
-    y: Vec<f64>,
+struct Layer {
+    offset_y_px: f64,
+    plane: Plane,
 }
 
-/// `height` · exp(-½ dᵀ Σ⁻¹ d), with d = `[x, y]` from `center`, all in pixels.
-pub(super) struct Gaussian {
-    pub center: [f64; 2],
-    pub covariance: Covariance,
-    pub height: f64,
-}
+/// Pixels that a value between them is interpolated from. For a Gaussian of σ ≥ 3 pixels that is good to 2e-5 of its height.
+const TAPS: usize = 8;
+const GOOD_SIGMA_PX: f64 = 3.0;
+/// Displacement along y within lines, in standard deviations of the narrowest column, up to which 3, 5, 7 and 9 layers do.
+const LAYERS: [(f64, usize); 3] = [(0.1, 3), (0.4, 5), (0.9, 7)];
+const MOST_LAYERS: usize = 9;
 
-/// The matrix Σ, px².
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Covariance {
-    pub xx: f64,
-    pub xy: f64,
-    pub yy: f64,
-}
-
-impl Covariance {
-    pub fn scaled(self, factor: f64) -> Self {
-        Self { xx: self.xx * factor, xy: self.xy * factor, yy: self.yy * factor }
-    }
-}
-
-impl LineJitter {
-    pub fn draw(microscope: &Microscope, rng: &mut impl Rng) -> Self {
-        if microscope.line_jitter_pm == 0.0 {
-            return Self { x: Vec::new(), y: Vec::new() };
-        }
-        let sigma_px = microscope.line_jitter_pm / microscope.pixel_size_pm;
-        let mut lines = || {
-            (0..microscope.shape[0])
-                .map(|_| sigma_px * rng.sample::<f64, _>(StandardNormal))
-                .collect::<Vec<_>>()
+impl<'a> Canvas<'a> {
+    /// An empty canvas of `shape` = `[rows, cols]` for Gaussians of at least `narrowest_px`. Those that are twice as wide, as
+    /// tails are, are drawn on a mesh.
+    pub fn new(shape: [usize; 2], field: &'a ScanField, narrowest_px: f64) -> Self {
+        let [x, y] = field.farthest_within_px().unwrap_or_default();
+        let margin = if x > 0.0 || y > 0.0 { x.ceil() as usize + TAPS / 2 } else { 0 };
+        let count = if y > 0.0 {
+            let enough = LAYERS.iter().find(|(reach, _)| y <= reach * narrowest_px);
+            enough.map_or(MOST_LAYERS, |(_, count)| *count)
+        } else {
+            1
         };
-        Self { x: lines(), y: lines() }
-    }
-}
-
-impl Canvas {
-    pub fn new([rows, cols]: [usize; 2], jitter: LineJitter) -> Self {
-        let farthest = jitter.x.iter().fold(0.0, |far: f64, x| far.max(x.abs()));
-        let margin = if jitter.x.is_empty() { 0 } else { farthest.ceil() as usize + 2 };
+        let layers = (0..count).map(|k| Layer {
+            offset_y_px: y * if count > 1 { 2.0 * k as f64 / (count - 1) as f64 - 1.0 } else { 0.0 },
+            plane: Plane::new(shape, [margin, 0]),
+        });
+        let mesh_px = (2.0 * narrowest_px / GOOD_SIGMA_PX).clamp(1.0, 64.0) as usize;
+        let nodes = |px: f64| (px / mesh_px as f64).ceil() as usize;
+        let mesh_margin = nodes(margin as f64 + field.farthest_px()) + TAPS;
+        let mesh_shape = shape.map(|n| nodes(n as f64));
         Self {
-            values: Array2::zeros((rows, cols + 2 * margin)),
-            margin,
-            jitter,
-            profile: Vec::new(),
-            slant: Vec::new(),
+            field,
+            farthest_line_px: field.farthest_line_px(),
+            shape,
+            layers: layers.collect(),
+            mesh: Plane::new(mesh_shape, [mesh_margin; 2]),
+            mesh_px,
+            meshed: false,
+            stamp: Stamp::new(),
         }
     }
 
-    /// Adds a line of values, one a column of the frame, to every row; the margins repeat the frame's edge.
-    pub fn add_smooth(&mut self, mut line: impl FnMut(usize) -> Vec<f32>) {
-        for (row, mut values) in self.values.rows_mut().into_iter().enumerate() {
-            let line = line(row);
-            for (k, value) in values.iter_mut().enumerate() {
-                let col = k.saturating_sub(self.margin).min(line.len() - 1);
-                *value += line[col];
+    /// Lets `smooth` add to every line, whose first pixel is at `[x, y]` of the frame.
+    pub fn add_smooth(&mut self, mut smooth: impl FnMut([f64; 2], &mut [f32])) {
+        for Layer { offset_y_px, plane } in &mut self.layers {
+            let margin = plane.origin[0] as f64;
+            for (row, mut line) in plane.values.rows_mut().into_iter().enumerate() {
+                let [x, y] = self.field.line_px(row);
+                if let Some(line) = line.as_slice_mut() {
+                    smooth([x - margin, row as f64 + y + *offset_y_px], line);
+                }
             }
         }
     }
 
-    /// Adds a Gaussian out to `reach` standard deviations along x and y.
-    ///
-    /// exp(-½ (A dx² + 2 B dx dy + C dy²)) is a profile in x and a weight in y, and where the Gaussian is slanted (B ≠ 0) a
-    /// profile that changes by the factor exp(-B dx) from row to row. The slant takes rows at their nominal distance: with line
-    /// jitter it is off by less than the jitter itself, the same for all columns of a line.
-    pub fn add(&mut self, gaussian: &Gaussian, reach: f64) {
-        let [rows, width] = [self.values.nrows(), self.values.ncols()];
-        let Gaussian { center: [x, y], covariance: Covariance { xx, xy, yy }, height } = *gaussian;
-        let x = x + self.margin as f64;
-        let Some((first_row, end_row)) = covered(y, reach * yy.sqrt(), rows) else { return };
-        let Some((first, end)) = covered(x, reach * xx.sqrt(), width) else { return };
-        let det = xx * yy - xy * xy;
-        let (a, b, c) = (yy / det, -xy / det, xx / det);
-        let first_dy = first_row as f64 - y;
-        let along_x = (first..end).map(|col| col as f64 - x);
-        self.profile.clear();
-        self.profile.extend(along_x.clone().map(|dx| (-0.5 * a * dx * dx - b * dx * first_dy).exp() as f32));
-        self.slant.clear();
-        if b != 0.0 {
-            self.slant.extend(along_x.map(|dx| (-b * dx).exp() as f32));
+    /// Adds a Gaussian as far as it is above `least`.
+    pub fn add(&mut self, gaussian: &Gaussian, least: f64) {
+        if self.mesh_px > 1 && gaussian.covariance.narrowest() >= GOOD_SIGMA_PX * self.mesh_px as f64 {
+            self.add_to_mesh(gaussian, least);
+            return;
         }
-        for row in first_row..end_row {
-            let dy = row as f64 + self.jitter.y.get(row).copied().unwrap_or(0.0) - y;
-            let weight = (height * (-0.5 * c * dy * dy).exp()) as f32;
-            let start = row * width;
-            let Some(line) = self.values.as_slice_mut().and_then(|v| v.get_mut(start + first..start + end))
-            else {
-                return;
-            };
-            for (value, profile) in line.iter_mut().zip(&self.profile) {
-                *value += weight * profile;
-            }
-            for (profile, slant) in self.profile.iter_mut().zip(&self.slant) {
-                *profile *= slant;
-            }
+        self.stamp.set(gaussian, least);
+        for Layer { offset_y_px, plane } in &mut self.layers {
+            let [farthest_x, farthest_y] = self.farthest_line_px;
+            plane.add(&self.stamp, [farthest_x, farthest_y + offset_y_px.abs()], |row| {
+                let [x, y] = self.field.line_px(row);
+                [x, y + *offset_y_px]
+            });
         }
     }
 
-    /// The frame as scanned: each line read where the beam was.
-    pub fn into_scanned(self) -> Array2<f32> {
-        if self.jitter.x.is_empty() {
-            return self.values;
+    fn add_to_mesh(&mut self, gaussian: &Gaussian, least: f64) {
+        let node = 1.0 / self.mesh_px as f64;
+        let on_mesh = Gaussian {
+            center: gaussian.center.map(|c| c * node),
+            covariance: gaussian.covariance.scaled(node * node),
+            height: gaussian.height,
+        };
+        self.stamp.set(&on_mesh, least);
+        self.meshed = true;
+        self.mesh.add(&self.stamp, [0.0, 0.0], |_| [0.0, 0.0]);
+    }
+
+    /// The frame as scanned: each pixel read where the beam was.
+    pub fn into_scanned(mut self) -> Array2<f32> {
+        if self.meshed {
+            self.read_mesh();
         }
-        let cols = self.values.ncols() - 2 * self.margin;
-        let mut scanned = Array2::zeros((self.values.nrows(), cols));
-        let lines = self.values.rows().into_iter().zip(scanned.rows_mut());
-        for ((from, mut to), shift) in lines.zip(&self.jitter.x) {
-            let (whole, fraction) = (shift.floor(), shift - shift.floor());
-            let weights = cubic_weights(fraction as f32);
-            // Within the margin, which is wider than the farthest line by two.
-            let first = (self.margin as f64 + whole) as usize - 1;
-            let from = from.to_vec();
-            for (value, window) in to.iter_mut().zip(from[first..].windows(4)) {
-                *value = window.iter().zip(&weights).map(|(v, w)| v * w).sum::<f32>().max(0.0);
+        if self.field.farthest_within_px().is_none() {
+            return self.layers.swap_remove(0).plane.values;
+        }
+        let nodes = Nodes::new(self.layers.iter().map(|layer| layer.offset_y_px).collect());
+        let phases = Phases::new();
+        let margin = self.layers.first().map_or(0, |layer| layer.plane.origin[0]);
+        let mut by_layer = vec![1.0; self.layers.len()];
+        let mut displacement = vec![[0.0, 0.0]; self.shape[1]];
+        let mut scanned = Array2::zeros((self.shape[0], self.shape[1]));
+        for (row, mut pixels) in scanned.rows_mut().into_iter().enumerate() {
+            self.field.within_line_px(row, &mut displacement);
+            let lines: Vec<&[f32]> = self.layers.iter().map(|layer| line(&layer.plane, row)).collect();
+            for ((col, pixel), [x, y]) in pixels.iter_mut().enumerate().zip(&displacement) {
+                let at = (margin + col) as f64 + x;
+                // Not negative: the margin is wider than what is displaced.
+                let whole = at as usize;
+                let weights = phases.nearest(at - whole as f64);
+                if lines.len() > 1 {
+                    nodes.weigh(*y as f32, &mut by_layer);
+                }
+                let by_line = lines.iter().zip(&by_layer);
+                *pixel =
+                    by_line.map(|(line, weight)| weight * tapped(line, whole, weights)).sum::<f32>().max(0.0);
             }
         }
         scanned
     }
+
+    /// Adds the mesh to the lines of all layers.
+    fn read_mesh(&mut self) {
+        let step = self.mesh_px as f64;
+        let [origin_x, origin_y] = self.mesh.origin.map(|o| o as f64);
+        let mut between = vec![0.0; self.mesh.values.ncols()];
+        let mut sums = vec![0.0; self.shape[1] + between.len()];
+        for Layer { offset_y_px, plane } in &mut self.layers {
+            let margin = plane.origin[0] as f64;
+            for (row, mut pixels) in plane.values.rows_mut().into_iter().enumerate() {
+                let [x, y] = self.field.line_px(row);
+                // Not negative, in either direction: the mesh has margins for what is displaced.
+                let at_y = (row as f64 + y + *offset_y_px) / step + origin_y;
+                let whole = at_y as usize;
+                between.fill(0.0);
+                let weights = tap_weights((at_y - whole as f64) as f32);
+                for (k, weight) in weights.iter().enumerate() {
+                    let nodes = line(&self.mesh, (whole + k).saturating_sub(TAPS / 2 - 1));
+                    between.iter_mut().zip(nodes).for_each(|(sum, node)| *sum += weight * node);
+                }
+                let at_x = (x - margin) / step + origin_x;
+                // Every `mesh_px`-th pixel lies equally between nodes.
+                for phase in 0..self.mesh_px {
+                    let at = at_x + phase as f64 / step;
+                    let whole = at as usize;
+                    let weights = tap_weights((at - whole as f64) as f32);
+                    let pixels = pixels.iter_mut().skip(phase).step_by(self.mesh_px);
+                    let sums = sums.get_mut(..pixels.len()).unwrap_or_default();
+                    sums.fill(0.0);
+                    for (k, weight) in weights.iter().enumerate() {
+                        let nodes =
+                            between.get((whole + k).saturating_sub(TAPS / 2 - 1)..).unwrap_or_default();
+                        sums.iter_mut().zip(nodes).for_each(|(sum, node)| *sum += weight * node);
+                    }
+                    pixels.zip(sums).for_each(|(pixel, sum)| *pixel += *sum);
+                }
+            }
+        }
+    }
 }
 
-/// Pixels `first..end` of `0..len` within `reach` of `center`; `None` when there are none.
-fn covered(center: f64, reach: f64, len: usize) -> Option<(usize, usize)> {
-    let first = (center - reach).ceil().max(0.0);
-    let end = (center + reach).floor() + 1.0;
-    (end > first && first < len as f64).then(|| (first as usize, (end as usize).min(len)))
+fn line(plane: &Plane, row: usize) -> &[f32] {
+    let width = plane.values.ncols();
+    plane.values.as_slice().and_then(|values| values.get(row * width..(row + 1) * width)).unwrap_or_default()
 }
 
-/// Lagrange weights of the samples at -1, 0, 1, 2 for a point at `t` in 0..1. On a Gaussian of σ ≥ 3 pixels the interpolation
-/// is good to 1 ‰ of its height.
-fn cubic_weights(t: f32) -> [f32; 4] {
-    [
-        -t * (t - 1.0) * (t - 2.0) / 6.0,
-        (t + 1.0) * (t - 1.0) * (t - 2.0) / 2.0,
-        -(t + 1.0) * t * (t - 2.0) / 2.0,
-        (t + 1.0) * t * (t - 1.0) / 6.0,
-    ]
+/// The value of a line between its pixels `whole` and `whole + 1`.
+fn tapped(line: &[f32], whole: usize, weights: &[f32; TAPS]) -> f32 {
+    let first = whole.saturating_sub(TAPS / 2 - 1);
+    let Some(pixels) = line.get(first..first + TAPS) else { return 0.0 };
+    // Two sums side by side.
+    let (mut even, mut odd) = (0.0, 0.0);
+    for k in 0..TAPS / 2 {
+        even += pixels[2 * k] * weights[2 * k];
+        odd += pixels[2 * k + 1] * weights[2 * k + 1];
+    }
+    even + odd
+}
+
+/// Interpolation by the polynomial through all nodes.
+struct Nodes {
+    at: Vec<f32>,
+    /// One over the product of the distances to all others.
+    inverse: Vec<f32>,
+}
+
+impl Nodes {
+    fn new(at: Vec<f64>) -> Self {
+        let inverse = (0..at.len()).map(|k| {
+            let others = at.iter().enumerate().filter(|(n, _)| *n != k);
+            1.0 / others.map(|(_, node)| at[k] - node).product::<f64>()
+        });
+        let inverse = inverse.map(|i| i as f32).collect();
+        Self { at: at.into_iter().map(|node| node as f32).collect(), inverse }
+    }
+
+    /// The weights of the nodes' values at `t`.
+    fn weigh(&self, t: f32, weights: &mut [f32]) {
+        let mut before = 1.0;
+        for ((weight, node), inverse) in weights.iter_mut().zip(&self.at).zip(&self.inverse) {
+            *weight = before * inverse;
+            before *= t - node;
+        }
+        let mut after = 1.0;
+        for (weight, node) in weights.iter_mut().zip(&self.at).rev() {
+            *weight *= after;
+            after *= t - node;
+        }
+    }
+}
+
+/// The weights of the pixels around a point, for points that are evenly spaced between two of them.
+struct Phases(Vec<[f32; TAPS]>);
+
+impl Phases {
+    /// So many that the nearest is good enough: to 1 / 8192 of a pixel.
+    const COUNT: usize = 4096;
+
+    fn new() -> Self {
+        Self((0..=Self::COUNT).map(|n| tap_weights(n as f32 / Self::COUNT as f32)).collect())
+    }
+
+    /// For a point at `t` in 0..1.
+    fn nearest(&self, t: f64) -> &[f32; TAPS] {
+        let n = (t * Self::COUNT as f64 + 0.5) as usize;
+        self.0.get(n).unwrap_or(&[0.0; TAPS])
+    }
+}
+
+/// Lagrange weights of the pixels from -3 to 4 for a point at `t` in 0..1.
+fn tap_weights(t: f32) -> [f32; TAPS] {
+    /// ∏ (k - n) over the other nodes n.
+    const DENOMINATORS: [f32; TAPS] = [-5040.0, 720.0, -240.0, 144.0, -144.0, 240.0, -720.0, 5040.0];
+    let from: [f32; TAPS] = std::array::from_fn(|k| t + 3.0 - k as f32);
+    // Products of the distances to all nodes before and after each.
+    let (mut before, mut after) = ([1.0; TAPS], [1.0; TAPS]);
+    for k in 1..TAPS {
+        before[k] = before[k - 1] * from[k - 1];
+        after[TAPS - 1 - k] = after[TAPS - k] * from[TAPS - k];
+    }
+    std::array::from_fn(|k| before[k] * after[k] / DENOMINATORS[k])
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::microscope::{Covariance, Distortions, Flagging, Flyback, Hum, Jumps, Microscope};
     use super::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
 
-    fn still() -> LineJitter {
-        LineJitter { x: Vec::new(), y: Vec::new() }
-    }
-
-    fn round(sigma: f64) -> Covariance {
-        Covariance { xx: sigma * sigma, xy: 0.0, yy: sigma * sigma }
-    }
-
-    #[test]
-    fn slanted_patches_agree_with_the_formula_at_every_pixel() {
-        let covariance = Covariance { xx: 12.0, xy: -5.0, yy: 7.0 };
-        let mut canvas = Canvas::new([40, 50], still());
-        canvas.add(&Gaussian { center: [20.3, 17.8], covariance, height: 100.0 }, 12.0);
-        for ((row, col), value) in canvas.into_scanned().indexed_iter() {
-            let (dx, dy) = (col as f64 - 20.3, row as f64 - 17.8);
-            // Σ⁻¹ by hand: det = 84 - 25 = 59.
-            let exponent = (7.0 * dx * dx + 10.0 * dx * dy + 12.0 * dy * dy) / 59.0;
-            assert!((f64::from(*value) - 100.0 * (-0.5 * exponent).exp()).abs() < 1e-3, "{row} {col}");
+    /// The sum of Gaussians at every pixel, by the formula, and the largest deviation of the canvas from it.
+    fn worst_deviation(shape: [usize; 2], field: &ScanField, gaussians: &[Gaussian], least: f64) -> f64 {
+        let narrowest = gaussians.iter().map(|g| g.covariance.narrowest()).fold(f64::INFINITY, f64::min);
+        let mut canvas = Canvas::new(shape, field, narrowest);
+        for gaussian in gaussians {
+            canvas.add(gaussian, least);
         }
-    }
-
-    #[test]
-    fn patches_agree_with_the_formula_at_every_pixel() {
-        let mut canvas = Canvas::new([40, 50], still());
-        let gaussian = Gaussian { center: [20.3, 17.8], covariance: round(3.0), height: 100.0 };
-        canvas.add(&gaussian, 12.0);
-        for ((row, col), value) in canvas.into_scanned().indexed_iter() {
-            let r2 = (col as f64 - 20.3).powi(2) + (row as f64 - 17.8).powi(2);
-            assert!((f64::from(*value) - 100.0 * (-r2 / 18.0).exp()).abs() < 1e-4);
-        }
-    }
-
-    #[test]
-    fn patches_outside_the_frame_add_nothing_and_do_not_panic() {
-        let mut canvas = Canvas::new([16, 16], still());
-        for center in [[-100.0, 5.0], [100.0, 5.0], [5.0, -100.0], [5.0, 100.0]] {
-            canvas.add(&Gaussian { center, covariance: round(2.0), height: 1.0 }, 4.0);
-        }
-        assert!(canvas.into_scanned().iter().all(|&v| v == 0.0));
-    }
-
-    #[test]
-    fn displaced_lines_show_what_lies_where_the_beam_was() {
-        let jitter = LineJitter {
-            x: (0..32).map(|r| 0.7 * f64::from(r % 5) - 1.3).collect(),
-            y: (0..32).map(|r| 0.3 * f64::from(r % 3) - 0.2).collect(),
-        };
-        let (x, y) = (jitter.x.clone(), jitter.y.clone());
-        let mut canvas = Canvas::new([32, 32], jitter);
-        canvas.add(&Gaussian { center: [15.0, 16.0], covariance: round(4.0), height: 100.0 }, 10.0);
-        let line: Vec<f32> = (0..32).map(|col| col as f32).collect();
-        canvas.add_smooth(|_| line.clone());
+        assert!(canvas.meshed);
         let scanned = canvas.into_scanned();
-        for row in 0..32 {
-            for col in 4..28 {
-                let (at_x, at_y) = (col as f64 + x[row], row as f64 + y[row]);
-                let r2 = (at_x - 15.0).powi(2) + (at_y - 16.0).powi(2);
-                let expected = 100.0 * (-r2 / 32.0).exp() + at_x;
-                assert!((f64::from(scanned[[row, col]]) - expected).abs() < 0.1, "{row} {col}");
+        assert_eq!(scanned.dim(), (shape[0], shape[1]));
+        scanned.indexed_iter().fold(0.0, |worst, ((row, col), value)| {
+            let [x, y] = field.displacement_px(row, col);
+            let expected: f64 = gaussians
+                .iter()
+                .map(|Gaussian { center, covariance: Covariance { xx, xy, yy }, height }| {
+                    let (dx, dy) = (col as f64 + x - center[0], row as f64 + y - center[1]);
+                    let exponent = (yy * dx * dx - 2.0 * xy * dx * dy + xx * dy * dy) / (xx * yy - xy * xy);
+                    height * (-0.5 * exponent).exp()
+                })
+                .sum();
+            worst.max((f64::from(*value) - expected).abs())
+        })
+    }
+
+    /// Columns of all shapes over and beyond the frame; the highest 100 high.
+    fn crowd(shape: [usize; 2]) -> Vec<Gaussian> {
+        let mut gaussians = Vec::new();
+        for (n, row) in (0..14).enumerate() {
+            for (m, col) in (0..14).enumerate() {
+                let center =
+                    [col as f64 * 0.1 * shape[1] as f64 - 11.3, row as f64 * 0.1 * shape[0] as f64 - 9.8];
+                let covariance = match (n + m) % 4 {
+                    0 => Covariance::round(5.1),
+                    1 => Covariance { xx: 20.0, xy: -7.0, yy: 14.0 },
+                    2 => Covariance { xx: 14.0, xy: 9.0, yy: 31.0 },
+                    _ => Covariance::round(12.3),
+                };
+                gaussians.push(Gaussian { center, covariance, height: 100.0 / (1 + (n * m) % 7) as f64 });
             }
         }
+        gaussians
+    }
+
+    #[test]
+    fn columns_agree_with_the_formula_at_every_pixel() {
+        let still = ScanField::default();
+        let worst = worst_deviation([150, 170], &still, &crowd([150, 170]), 1e-3);
+        assert!(worst < 1e-2, "{worst} of 100");
+    }
+
+    #[test]
+    fn displaced_pixels_show_what_lies_where_the_beam_was() {
+        let shape = [120, 140];
+        let lines = Distortions {
+            flagging: Flagging { rms_pm: 40.0, lines: 9.0 },
+            jumps: Jumps { probability: 0.02, rms_pm: 60.0 },
+            drift_curve_pm: [90.0, -45.0],
+            ..Distortions::default()
+        };
+        let flyback = Flyback { offset_pm: 75.0, settling_us: 30.0 };
+        let hum = |amplitude: f64, hz: f64| Hum {
+            amplitude_pm: [amplitude, -0.7 * amplitude],
+            hz,
+            phase_rad: None,
+        };
+        let cases = [
+            lines,
+            Distortions { flyback, ..lines },
+            // Fast lines: the hum changes by a tenth of its swing within one.
+            Distortions { hum: hum(12.0, 60.0), ..lines },
+            // Slow lines: it swings all the way.
+            Distortions { hum: hum(15.0, 900.0), flyback, ..lines },
+            Distortions { hum: hum(40.0, 900.0), flyback, ..lines },
+        ];
+        for (n, distortions) in cases.into_iter().enumerate() {
+            let microscope = Microscope {
+                shape,
+                line_jitter_pm: 10.0,
+                distortions,
+                dwell_us: 4.0,
+                ..Microscope::default()
+            };
+            let field = ScanField::draw(&microscope, &mut ChaCha8Rng::seed_from_u64(3));
+            let worst = worst_deviation(shape, &field, &crowd(shape), 1e-3);
+            assert!(worst < 1.2e-2, "case {n}: {worst} of 100");
+        }
+    }
+
+    #[test]
+    fn interpolation_is_exact_for_what_a_polynomial_can_be() {
+        for t in [0.0f32, 0.3, 0.5, 0.99] {
+            let weights = tap_weights(t);
+            for power in 0..TAPS as i32 {
+                let sum: f32 = weights.iter().zip(-3..).map(|(w, k)| w * (k as f32).powi(power)).sum();
+                assert!((sum - t.powi(power)).abs() < 2e-3 * 4f32.powi(power) / 40.0 + 1e-5, "{t} {power}");
+            }
+        }
+        let nodes = Nodes::new(vec![-1.0, 0.0, 1.0]);
+        let mut weights = [0.0; 3];
+        nodes.weigh(0.4, &mut weights);
+        assert!(
+            (weights[0] + weights[2] - 0.16).abs() < 1e-6 && (weights[2] - weights[0] - 0.4).abs() < 1e-6
+        );
     }
 }

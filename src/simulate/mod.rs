@@ -1,8 +1,8 @@
 //! Frames with known truth: a specimen of unlimited extent, a scan over a part of it, and what the detector counts.
 //!
-//! - [`Specimen`]: lattice, polarization, defects; the same site looks the same in every frame.
-//! - [`Microscope`]: scan geometry, dose, blur, drift, detector.
-//! - [`render`]: one frame of the specimen as the microscope sees it, with its [`Truth`].
+//! - [`Specimen`]: lattice, fields, regions, polarization, defects; the same site looks the same in every frame.
+//! - [`Microscope`]: scan geometry, dose, blur, tilt, distortions of the scan, detector.
+//! - [`render`]: one frame of the specimen as the microscope sees it, with its [`Truth`] and, on demand, its mask of defects.
 //! - [`random_scene`]: varied scenes to train networks on.
 //!
 //! Frames of reference: the *specimen frame* holds the lattice and the defects; positions in it are `[y, x]` in nm, and y grows
@@ -12,23 +12,41 @@
 
 mod acquisition;
 mod canvas;
+mod check;
 mod detector;
+mod hash;
+#[cfg(test)]
+mod imperfections;
 mod lattice;
 mod microscope;
+mod place;
+mod plane;
+mod poisson;
 mod polarization;
 mod random;
+mod rarities;
 mod render;
+mod scan_field;
 mod scene;
 mod specimen;
 #[cfg(test)]
 mod tests;
 mod truth;
+mod view;
 
 pub use acquisition::{AcquisitionError, AcquisitionServer, Endpoints, Pace, ServerSettings};
-pub use microscope::{Detector, Microscope, PixelType};
-pub use polarization::{DomainWalls, Polarization};
+pub use microscope::{
+    Afterglow, Detector, Distortions, Flagging, Flicker, Flyback, Hum, Jumps, LostAs, LostLines, Microscope,
+    PixelType, SubScan, Tilt,
+};
+pub use polarization::{DomainWalls, Polarization, WallKind};
 pub use random::{TrainingRanges, random_scene};
+pub use rarities::Rarities;
 pub use render::{SimulatedFrame, render};
+pub use scan_field::ScanField;
 pub use scene::{Scene, SceneError};
-pub use specimen::{Background, Bend, Columns, Defect, RandomDefects, Specimen, Strain, Thickness};
-pub use truth::{DefectKind, Truth, TruthCell, TruthColumn, TruthDefect};
+pub use specimen::{
+    Alloy, Background, Bend, Columns, Composition, Content, Defect, Dislocation, Edge, Phase, RandomDefects,
+    Region, Shape, Specimen, Strain, StrainField, Substrate, Tails, Thickness, Toward, ZoneAxis,
+};
+pub use truth::{DefectKind, Extent, Truth, TruthCell, TruthColumn, TruthDefect};

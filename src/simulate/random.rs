@@ -2,7 +2,8 @@
 
 use super::microscope::{Detector, Microscope};
 use super::polarization::{DomainWalls, Polarization};
-use super::specimen::{Background, Columns, Specimen, Thickness};
+use super::rarities::Rarities;
+use super::specimen::{Background, Columns, Specimen, Tails, Thickness};
 use crate::config::InvalidSetting;
 use crate::material::ColumnShape;
 use rand::{Rng, RngExt};
@@ -58,6 +59,8 @@ pub struct TrainingRanges {
     pub smoothing_px: [f64; 2],
     /// Drift during a frame, each component, as a fraction of the frame's height.
     pub drift_fraction: [f64; 2],
+    /// What most frames do not show; nothing unless asked for.
+    pub rarities: Rarities,
 }
 
 impl Default for TrainingRanges {
@@ -92,6 +95,7 @@ impl Default for TrainingRanges {
             smoothing_probability: 0.3,
             smoothing_px: [0.5, 2.0],
             drift_fraction: [-0.005, 0.005],
+            rarities: Rarities::default(),
         }
     }
 }
@@ -141,7 +145,7 @@ impl TrainingRanges {
                 ));
             }
         }
-        Ok(())
+        self.rarities.validate(&format!("{key_prefix}.rarities"))
     }
 }
 
@@ -164,7 +168,7 @@ pub fn random_scene(
     let background = uniform(ranges.background, rng);
     let slope = uniform(ranges.background_slope, rng) * background / (2.0 * half_diagonal_nm);
     let slope_direction = uniform([0.0, TAU], rng);
-    let specimen = Specimen {
+    let mut specimen = Specimen {
         seed: rng.random(),
         cell_a_pm: cell_pm * aspect,
         cell_b_pm: cell_pm / aspect,
@@ -179,6 +183,7 @@ pub fn random_scene(
             o,
             tail_fraction: uniform(ranges.tail_fraction, rng),
             tail_ratio: uniform(ranges.tail_ratio, rng),
+            tails: Tails::Gaussian,
         },
         polarization: random_polarization(ranges, half_diagonal_nm, rng),
         static_displacement_pm: uniform(ranges.static_displacement_pm, rng),
@@ -186,6 +191,7 @@ pub fn random_scene(
         thickness: Thickness {
             rms: uniform(ranges.thickness_rms, rng),
             wavelength_nm: half_diagonal_nm * uniform([1.0, 4.0], rng),
+            ..Thickness::default()
         },
         background: Background {
             level: background,
@@ -193,6 +199,7 @@ pub fn random_scene(
         },
         ..Specimen::default()
     };
+    ranges.rarities.add_to(&mut specimen, half_diagonal_nm);
     let smoothed = rng.random_bool(ranges.smoothing_probability);
     let smoothing_px = if smoothed { uniform(ranges.smoothing_px, rng) } else { 0.0 };
     // Anywhere within a cell, so that no column has a preferred place in the frame.
@@ -214,7 +221,7 @@ pub fn random_scene(
     (specimen, microscope)
 }
 
-fn uniform([low, high]: [f64; 2], rng: &mut impl Rng) -> f64 {
+pub(super) fn uniform([low, high]: [f64; 2], rng: &mut impl Rng) -> f64 {
     rng.random_range(low..=high)
 }
 

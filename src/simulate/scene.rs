@@ -2,7 +2,7 @@
 
 use super::acquisition::ServerSettings;
 use super::microscope::Microscope;
-use super::specimen::Specimen;
+use super::specimen::{Phase, Specimen};
 use crate::config::InvalidSetting;
 use crate::material::{Material, MaterialError};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,14 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The scenes that are built in, by name of their file.
-const BUILT_IN: [(&str, &str); 1] = [("bifeo3", include_str!("../../configs/scenes/bifeo3.toml"))];
+const BUILT_IN: [(&str, &str); 6] = [
+    ("bifeo3", include_str!("../../configs/scenes/bifeo3.toml")),
+    ("srtio3", include_str!("../../configs/scenes/srtio3.toml")),
+    ("pbtio3-srtio3", include_str!("../../configs/scenes/pbtio3-srtio3.toml")),
+    ("sm-bifeo3", include_str!("../../configs/scenes/sm-bifeo3.toml")),
+    ("zoo", include_str!("../../configs/scenes/zoo.toml")),
+    ("faults", include_str!("../../configs/scenes/faults.toml")),
+];
 
 /// Everything that a simulated acquisition needs, complete and valid.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -84,7 +91,12 @@ impl Scene {
         let file: SceneFile = toml::from_str(text).map_err(malformed)?;
         let material = Material::resolve(&file.material)
             .map_err(|source| SceneError::Material { name: name.to_owned(), source })?;
-        let specimen = specimen_with(&material, file.specimen).map_err(malformed)?;
+        let mut changes = file.specimen;
+        name_phases(&mut changes).map_err(|error| match error {
+            PhaseError::Material(source) => SceneError::Material { name: name.to_owned(), source },
+            PhaseError::Form(source) => malformed(source),
+        })?;
+        let specimen = specimen_with(&material, changes).map_err(malformed)?;
         let scene = Self { specimen, microscope: file.microscope, server: file.server };
         scene.validate().map_err(|source| SceneError::Invalid { name: name.to_owned(), source })?;
         Ok(scene)
@@ -105,6 +117,34 @@ fn specimen_with(material: &Material, changes: Table) -> Result<Specimen, toml::
     let mut table = Table::try_from(&specimen).map_err(serde::de::Error::custom)?;
     overlay(&mut table, changes);
     table.try_into()
+}
+
+/// Why a phase cannot be had.
+enum PhaseError {
+    Material(MaterialError),
+    Form(toml::de::Error),
+}
+
+/// Replaces `material` in the phases of regions and substrate by what the material is; the other keys of the phase stay.
+fn name_phases(specimen: &mut Table) -> Result<(), PhaseError> {
+    if let Some(substrate) = specimen.get_mut("substrate") {
+        name_phase(substrate)?;
+    }
+    let regions = specimen.get_mut("regions").and_then(Value::as_array_mut);
+    let contents = regions.into_iter().flatten().filter_map(|region| region.get_mut("content"));
+    contents.into_iter().try_for_each(name_phase)
+}
+
+fn name_phase(of: &mut Value) -> Result<(), PhaseError> {
+    let Some(phase) = of.get_mut("phase").and_then(Value::as_table_mut) else { return Ok(()) };
+    let Some(Value::String(name)) = phase.get("material").cloned() else { return Ok(()) };
+    phase.remove("material");
+    let material = Material::resolve(&name).map_err(PhaseError::Material)?;
+    let mut whole = Table::try_from(Phase::of_material(&material))
+        .map_err(|error| PhaseError::Form(serde::de::Error::custom(error)))?;
+    overlay(&mut whole, std::mem::take(phase));
+    *phase = whole;
+    Ok(())
 }
 
 /// Puts `changes` over `table`, table by table. A table that says its `kind` replaces what was there: the fields of one
@@ -170,6 +210,102 @@ mod tests {
         assert_eq!(scene.specimen.columns.b.intensity, 0.6);
         assert_eq!(scene.specimen.columns.b.sigma_pm, material.columns.b.sigma_pm);
         assert!(matches!(scene.specimen.polarization, Polarization::Vortex { .. }));
+    }
+
+    #[test]
+    fn phases_come_from_materials_and_scenes_survive_being_written() {
+        for (name, _) in BUILT_IN {
+            let scene = Scene::built_in(name).unwrap();
+            // The resolved scene names no material any more.
+            let mut table = Table::try_from(&scene).unwrap();
+            table.insert("material".to_owned(), Value::String("srtio3".to_owned()));
+            let again = Scene::parse(name, &toml::to_string(&table).unwrap()).unwrap();
+            assert_eq!(again, scene, "{name}");
+        }
+        let text = "
+            material = 'bifeo3'
+            [specimen.substrate]
+            phase = { material = 'srtio3', cell_a_pm = 391.5 }
+            toward = '-b'
+            at_nm = 3.0
+            relaxed = 0.5
+            polarization_width_nm = 1.0
+        ";
+        let phase = Scene::parse("test", text).unwrap().specimen.substrate.unwrap().phase;
+        let material = Material::built_in("srtio3").unwrap();
+        assert_eq!((phase.cell_a_pm, phase.cell_b_pm, phase.a), (391.5, 390.5, material.columns.a));
+    }
+
+    #[test]
+    fn mistakes_in_the_specimen_are_named() {
+        let refusal = |specimen: &str| {
+            let text = format!("material = 'bifeo3'\n[specimen]\n{specimen}");
+            Scene::parse("test", &text).unwrap_err().to_string()
+        };
+        let cases = [
+            ("defects = [{ kind = 'dislocation', at_nm = [0, 0] }]", "defects.0.kind"),
+            ("defects = [{ kind = 'amorphous', at_nm = [0, 0] }]", "defects.0.radius_nm"),
+            (
+                "defects = [{ kind = 'antisite_a', at_nm = [0, 0], intensity_ratio = 2.0 }]",
+                "defects.0.intensity_ratio",
+            ),
+            ("dislocations = [{ at_nm = [0, 0], burgers_cells = [0, 0] }]", "dislocations.0.burgers_cells"),
+            (
+                "regions = [{ shape = { kind = 'circle', center_nm = [0, 0], radius_nm = -1 }, content = { kind = 'vacuum' } }]",
+                "regions.0.shape.radius_nm",
+            ),
+            (
+                "regions = [{ shape = { kind = 'polygon', corners_nm = [[0, 0], [1, 1]] }, content = { kind = 'vacuum' } }]",
+                "regions.0.shape.corners_nm",
+            ),
+            (
+                "regions = [{ shape = { kind = 'circle', center_nm = [0, 0], radius_nm = 1 }, content = { kind = 'stacking_fault', shift_cells = [3, 0] } }]",
+                "regions.0.content.shift_cells",
+            ),
+            (
+                "regions = [{ shape = { kind = 'circle', center_nm = [0, 0], radius_nm = 1 }, content = { kind = 'inclusion', phase = { material = 'unobtainium' } } }]",
+                "unobtainium",
+            ),
+            (
+                "regions = [{ shape = { kind = 'circle', center_nm = [0, 0], radius_nm = 1 }, content = { kind = 'inclusion', phase = { material = 'srtio3', colour = 1 } } }]",
+                "colour",
+            ),
+            (
+                "strain_fields = [{ kind = 'bending', center_nm = [0, 0], direction_rad = 0, radius_nm = 10, reach_nm = 50 }]",
+                "strain_fields.0.reach_nm",
+            ),
+            (
+                "alloy = { fraction = { kind = 'layers', normal_rad = 0, at_nm = [0], values = [0.1], width_nm = 1 } }",
+                "alloy.fraction.values",
+            ),
+            ("alloy = { fraction = { kind = 'uniform', value = 1.2 } }", "alloy.fraction.value"),
+            ("columns.tails = 'cauchy'", "cauchy"),
+            ("random_defects = { antisite_a = 0.9 }", "random_defects.antisite_a"),
+            (
+                "polarization = { kind = 'stripes', wall = '90', walls = { at_nm = [0] }, width_nm = 1 }",
+                "polarization.wall",
+            ),
+            (
+                "polarization = { kind = 'stripes', wall = '71', first = 4, walls = { at_nm = [0] }, width_nm = 1 }",
+                "polarization.first",
+            ),
+            (
+                "polarization = { kind = 'mosaic', domain_nm = 5, width_nm = 1, weights = [1.0] }",
+                "polarization.weights",
+            ),
+            (
+                "polarization = { kind = 'flux_closure', center_nm = [0, 0], width_nm = 0, magnitude_pm = 10, counter_clockwise = true }",
+                "polarization.width_nm",
+            ),
+            (
+                "substrate = { phase = { material = 'srtio3' }, toward = 'b', at_nm = 0, relaxed = 2, polarization_width_nm = 1 }",
+                "substrate.relaxed",
+            ),
+        ];
+        for (specimen, named) in cases {
+            let message = refusal(specimen);
+            assert!(message.contains(named), "{specimen}: {message}");
+        }
     }
 
     #[test]

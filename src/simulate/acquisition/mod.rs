@@ -159,6 +159,8 @@ impl AcquisitionServer {
     pub fn start(scene: Scene) -> Result<Self, AcquisitionError> {
         scene.validate()?;
         let Scene { specimen, microscope, server: settings } = scene;
+        // A sub-scan is served as the scan that it is.
+        let microscope = microscope.scanned();
         over_drifting(&microscope, settings.drift_nm_per_s, 0.0).validate("microscope")?;
         let lane_options = lane_options(&settings, &microscope)?;
         let shared = Arc::new(Shared::new(microscope, &settings));

@@ -14,11 +14,6 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Beam time of a frame.
-fn frame_s(microscope: &Microscope) -> f64 {
-    (microscope.shape[0] * microscope.shape[1]) as f64 * microscope.dwell_us * 1e-6
-}
-
 /// The scan over a specimen that moves at `drift_nm_per_s` and had moved by `drift_nm` in mid-frame, as a scan over one that
 /// rests: the scan stays where it is told, and the specimen moves beneath it, also during the frame.
 pub(super) fn over_drifting(
@@ -27,7 +22,7 @@ pub(super) fn over_drifting(
     mid_frame_s: f64,
 ) -> Microscope {
     let drift_nm = drift_nm_per_s.map(|v| v * mid_frame_s);
-    let [y, x] = drift_nm_per_s.map(|v| v * frame_s(microscope) * 1e3);
+    let [y, x] = drift_nm_per_s.map(|v| v * microscope.frame_s() * 1e3);
     let [drift_x, drift_y] = turned([x, y], -microscope.rotation_rad);
     Microscope {
         center_nm: [microscope.center_nm[0] - drift_nm[0], microscope.center_nm[1] - drift_nm[1]],
@@ -98,7 +93,7 @@ impl Scan {
             let scanned = self.scan_frame(&microscope);
             let due = start
                 + match self.settings.pace {
-                    Pace::Dwell => Duration::from_secs_f64(frame_s(&microscope)),
+                    Pace::Dwell => Duration::from_secs_f64(microscope.frame_s()),
                     Pace::IntervalMs(ms) => Duration::from_secs_f64(ms * 1e-3),
                     Pace::Max => Duration::ZERO,
                 };
@@ -125,8 +120,8 @@ impl Scan {
 
     /// A frame as the scan sees it now, without the acquisition's name and times.
     fn scan_frame(&mut self, microscope: &Microscope) -> Result<FrameMessage, ScanError> {
-        let mid_frame_s = self.scanned_s + 0.5 * frame_s(microscope);
-        self.scanned_s += frame_s(microscope);
+        let mid_frame_s = self.scanned_s + 0.5 * microscope.frame_s();
+        self.scanned_s += microscope.frame_s();
         let seen = over_drifting(microscope, self.settings.drift_nm_per_s, mid_frame_s);
         let drift_nm = self.settings.drift_nm_per_s.map(|v| v * mid_frame_s);
         let mut rng = ChaCha8Rng::seed_from_u64(self.settings.seed);
@@ -137,7 +132,7 @@ impl Scan {
         let mut user_data = serde_json::Map::new();
         user_data.insert("simulated".to_owned(), json!({ "drift_nm": drift_nm }));
         Ok(FrameMessage {
-            pixel_size_pm: Some([microscope.pixel_size_pm; 2]),
+            pixel_size_pm: Some(microscope.pixel_sizes_pm()),
             rotation_rad: Some(microscope.rotation_rad),
             center_nm: Some(microscope.center_nm),
             fov_nm: Some(microscope.fov_nm()),
