@@ -41,7 +41,8 @@ impl Daemon {
             "runtime.status_interval_ms=100".to_owned(),
         ];
         let sets = sets.into_iter().chain(["dcnn", "fcnn"].map(|model| format!("models.{model}=\"none\"")));
-        let lanes = ["results", "latest", "control"].map(|lane| format!("lanes.{lane}=\"tcp://127.0.0.1:0\""));
+        let lanes =
+            ["results", "latest", "control"].map(|lane| format!("lanes.{lane}=\"tcp://127.0.0.1:0\""));
         for set in sets.chain(lanes) {
             command.arg("--set").arg(set);
         }

@@ -238,7 +238,11 @@ impl Daemon {
         ));
         let stages = start_stages(&shared, config, outlets, model_requests)?;
         if !config.record.path.is_empty() {
-            super::control::start_recording(&shared, &PathBuf::from(&config.record.path), config.record.append)?;
+            super::control::start_recording(
+                &shared,
+                &PathBuf::from(&config.record.path),
+                config.record.append,
+            )?;
         }
         let mut threads = Vec::new();
         for (settings, (_, counters)) in config.sources.iter().zip(&shared.sources) {

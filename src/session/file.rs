@@ -23,7 +23,8 @@ pub(super) struct SessionFile {
     /// Absent while the file is closed, and after it could not be opened again.
     file: Option<File>,
     identity: Identity,
-    lock: WriterLock,
+    /// Held, never read.
+    _lock: WriterLock,
 }
 
 impl SessionFile {
@@ -35,9 +36,10 @@ impl SessionFile {
     ) -> Result<(Self, T), SessionError> {
         let (draft, filled) = draft(path, fill)?;
         let (path, lock) = publish(&draft.0, path)?;
-        let identity = Identity::of(&path).map_err(|source| SessionError::Io { path: path.clone(), source })?;
+        let identity =
+            Identity::of(&path).map_err(|source| SessionError::Io { path: path.clone(), source })?;
         let file = Some(open_for_writing(&path)?);
-        Ok((Self { path, file, identity, lock }, filled))
+        Ok((Self { path, file, identity, _lock: lock }, filled))
     }
 
     /// Takes up a session that exists, also one whose writer was killed; `inspect` sees what it held.
@@ -54,7 +56,7 @@ impl SessionFile {
         superblock::recover(path).map_err(io)?;
         let file = open_for_writing(path)?;
         let seen = inspect(&file)?;
-        Ok((Self { path: path.to_owned(), file: Some(file), identity, lock }, seen))
+        Ok((Self { path: path.to_owned(), file: Some(file), identity, _lock: lock }, seen))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -64,7 +66,11 @@ impl SessionFile {
     /// The file as it is open now; handles into it end with [`Self::leave_swmr`].
     pub(super) fn get(&self) -> Result<&File, SessionError> {
         self.file.as_ref().ok_or_else(|| {
-            SessionError::unexpected(self.path.display().to_string(), "an open session", "one that was closed")
+            SessionError::unexpected(
+                self.path.display().to_string(),
+                "an open session",
+                "one that was closed",
+            )
         })
     }
 
@@ -107,8 +113,7 @@ impl SessionFile {
     }
 
     fn settle(&self) -> Result<(), SessionError> {
-        superblock::settle(&self.path)
-            .map_err(|source| SessionError::Io { path: self.path.clone(), source })
+        superblock::settle(&self.path).map_err(|source| SessionError::Io { path: self.path.clone(), source })
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::error::{At, SessionError};
 use ferrostem_proto::{ByteOrder, Dtype, PixelArray};
-use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::file::OpenMode;
+use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::{Dataset, Extent, File, Group, H5Type, Hyperslab, Location, SliceOrIndex};
 use ndarray::{ArrayD, ArrayView1, ArrayViewD, IxDyn};
 use std::marker::PhantomData;

@@ -164,7 +164,8 @@ impl Measurement {
     /// Whether the file has no place yet for the maps of `result`.
     pub(super) fn lacks_maps_of(&self, result: &ResultMessage) -> bool {
         let empty = |maps: &[Map]| maps.iter().all(|map| map.values.is_empty());
-        self.windows.is_none() && !empty(&window_maps(result)) || self.tiles.is_none() && !empty(&tile_maps(result))
+        self.windows.is_none() && !empty(&window_maps(result))
+            || self.tiles.is_none() && !empty(&tile_maps(result))
     }
 
     /// Makes a place for the maps of `result`.

@@ -1,7 +1,9 @@
 //! Frames of the project's own sessions, exactly as they were received.
 
 use super::error::{At, SessionError};
-use super::h5::{ImageAxes, open_file, pixel_dtype, place, read_attribute, read_image, read_rows, read_text, string};
+use super::h5::{
+    ImageAxes, open_file, pixel_dtype, place, read_attribute, read_image, read_rows, read_text, string,
+};
 use super::layout::{self, FrameRow, FrameTimeRow};
 use super::read::dataset::check_sizes;
 use super::reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat};
@@ -116,7 +118,6 @@ impl SessionReader {
         index.sort_by_key(|entry| entry.order);
         Ok(Self { path: file.filename(), measurements: stacks, index })
     }
-
 }
 
 impl RecordedStack {

@@ -3,8 +3,8 @@
 //! A frame waits a little for its result, so that both go into the same measurement when the window grid changes.
 
 use super::error::{At, SessionError};
-use super::h5::{Table, text, write_attribute, write_text};
 use super::file::{self, SessionFile};
+use super::h5::{Table, text, write_attribute, write_text};
 use super::layout::{self, AckRow, EventRow, GapRow};
 use super::measurement::{Measurement, ReceivedFrame};
 use super::own;
@@ -412,8 +412,8 @@ impl Recorder {
         result: Option<&ResultMessage>,
     ) -> Result<(), SessionError> {
         let number = self.before.measurements + self.summary.measurements;
-        let mut measurement =
-            Measurement::create(file, number as usize, frame, &self.filing)?.of_segment(self.before.segments)?;
+        let mut measurement = Measurement::create(file, number as usize, frame, &self.filing)?
+            .of_segment(self.before.segments)?;
         if let Some(result) = result {
             measurement.create_maps_of(result, &self.filing)?;
         }
@@ -427,9 +427,7 @@ impl Recorder {
 fn write_header(file: &File, segment: u32, header: &SessionHeader) -> Result<(), SessionError> {
     let name = layout::metadata_name(segment);
     let metadata = Metadata::create(file, &name)?;
-    metadata
-        .text("ferrostem_version", env!("CARGO_PKG_VERSION"))?
-        .number("created_ns", header.created_ns)?;
+    metadata.text("ferrostem_version", env!("CARGO_PKG_VERSION"))?.number("created_ns", header.created_ns)?;
     for (network, model) in [("dcnn", &header.models.dcnn), ("fcnn", &header.models.fcnn)] {
         if let Some(model) = model {
             metadata

@@ -1,7 +1,7 @@
 //! What is in a file, whether or not it can be read as frames.
 
 use super::super::error::{At, SessionError};
-use super::super::h5::{place, read_text};
+use super::super::h5::{open_file, place, read_text};
 use super::super::layout;
 use super::super::own::measurements;
 use super::super::reader::{Magic, magic};
@@ -97,7 +97,7 @@ impl Contents {
 }
 
 fn hdf5_contents(path: &Path) -> Result<Contents, SessionError> {
-    let file = File::open(path).at(|| path.display().to_string())?;
+    let file = open_file(path)?;
     let mut entries = Vec::new();
     let mut left_out = false;
     let complete = walk(&file, &mut |object| {

@@ -59,7 +59,8 @@ fn at_every_moment_the_file_opens_and_holds_all_that_was_flushed() {
     }
     recorder.finish().unwrap();
     assert_eq!(whole_frames(&path), (0..70).collect::<Vec<_>>());
-    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "drafts and locks are gone: {left:?}");
 }
 
@@ -84,18 +85,25 @@ fn a_session_that_was_cut_short_goes_on_in_a_new_segment() {
     second.ack(8, "done", 12).unwrap();
     let event = SessionEvent { kind: "configure".to_owned(), t_ns: 13, ..SessionEvent::default() };
     second.event(&event).unwrap();
-    assert_eq!(second.finish().unwrap(), RecordSummary { measurements: 1, frames: 1, results: 1, orphan_results: 0 });
+    assert_eq!(
+        second.finish().unwrap(),
+        RecordSummary { measurements: 1, frames: 1, results: 1, orphan_results: 0 }
+    );
 
     assert_eq!(whole_frames(&killed), [0, 1, 2, 3, 4, 5]);
     let reader = ResultReader::open(&killed).unwrap();
     assert_eq!((reader.len(), reader.result(5).unwrap().measurement), (6, 1));
-    assert_eq!(reader.acknowledgements().unwrap().iter().map(|ack| ack.candidate_id).collect::<Vec<_>>(), [7, 8]);
+    assert_eq!(
+        reader.acknowledgements().unwrap().iter().map(|ack| ack.candidate_id).collect::<Vec<_>>(),
+        [7, 8]
+    );
     assert_eq!(reader.events().unwrap(), [event]);
     assert_eq!(reader.config_toml().unwrap(), header().config_toml);
     let file = hdf5::File::open(&killed).unwrap();
     let config = file.dataset("metadata_001/config_toml").unwrap();
     assert_eq!(config.read_scalar::<hdf5::types::VarLenUnicode>().unwrap().as_str(), other.config_toml);
-    let segment = |name: &str| file.group(name).unwrap().attr("segment").unwrap().read_scalar::<u32>().unwrap();
+    let segment =
+        |name: &str| file.group(name).unwrap().attr("segment").unwrap().read_scalar::<u32>().unwrap();
     assert_eq!([segment("Measurement_000"), segment("Measurement_001")], [0, 1]);
 }
 
@@ -154,7 +162,8 @@ fn the_thread_stops_recording_when_the_file_goes_and_counts_what_it_drops() {
     let settings = RecordSettings { flush_interval_ms: 10, ..RecordSettings::default() };
     let recorder = Recorder::create(&path, &settings, &header()).unwrap();
     let (tell, told) = std::sync::mpsc::sync_channel(4);
-    let thread = RecorderThread::start(recorder, &settings, move |problem| tell.send(problem).unwrap()).unwrap();
+    let thread =
+        RecorderThread::start(recorder, &settings, move |problem| tell.send(problem).unwrap()).unwrap();
     std::fs::remove_file(&path).unwrap();
     let problem = told.recv().unwrap();
     assert!(problem.stopped && problem.message.contains("removed"), "{problem:?}");

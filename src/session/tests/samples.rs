@@ -297,7 +297,10 @@ pub(super) fn npy(path: &Path) {
 }
 
 /// Every format by the name of its sample.
-pub(super) const SAMPLES: [(&str, fn(&Path)); 18] = [
+/// Writes one sample to the path.
+type Write = fn(&Path);
+
+pub(super) const SAMPLES: [(&str, Write); 18] = [
     ("stack.hspy", hspy),
     ("nion.h5", nion),
     ("nion.ndata", ndata),
