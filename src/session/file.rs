@@ -42,17 +42,20 @@ impl SessionFile {
         Ok((Self { path, file, identity, _lock: lock }, filled))
     }
 
-    /// Takes up a session that exists, also one whose writer was killed; `inspect` sees what it held.
+    /// Takes up a session that exists, also one whose writer was killed; `check` says whether it is one, before anything
+    /// is changed, and `inspect` sees what it held.
     ///
     /// # Errors
     /// When another process writes to it, or it cannot be written.
     pub(super) fn append<T>(
         path: &Path,
+        check: impl FnOnce(&Path) -> Result<(), SessionError>,
         inspect: impl FnOnce(&File) -> Result<T, SessionError>,
     ) -> Result<(Self, T), SessionError> {
         let io = |source| SessionError::Io { path: path.to_owned(), source };
         let identity = Identity::of(path).map_err(io)?;
         let lock = WriterLock::take(path)?;
+        check(path)?;
         superblock::recover(path).map_err(io)?;
         let file = open_for_writing(path)?;
         let seen = inspect(&file)?;

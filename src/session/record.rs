@@ -192,10 +192,10 @@ impl Recorder {
         settings: &RecordSettings,
         header: &SessionHeader,
     ) -> Result<Self, SessionError> {
-        own::open_recorded(path)?;
         let (_template, filing) =
             file::draft(path, |file| Filing::new(file, settings.compression_level, settings.shuffle))?;
-        let (session, before) = SessionFile::append(path, Before::read)?;
+        let (session, before) =
+            SessionFile::append(path, |path| own::open_recorded(path).map(drop), Before::read)?;
         write_header(session.get()?, before.segments, header)?;
         Self::over(session, filing, before)
     }

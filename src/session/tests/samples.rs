@@ -296,10 +296,10 @@ pub(super) fn npy(path: &Path) {
     ndarray_npy::write_npy(path, &stack()).unwrap();
 }
 
-/// Every format by the name of its sample.
 /// Writes one sample to the path.
 type Write = fn(&Path);
 
+/// Every format by the name of its sample.
 pub(super) const SAMPLES: [(&str, Write); 18] = [
     ("stack.hspy", hspy),
     ("nion.h5", nion),
