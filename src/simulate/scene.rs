@@ -12,7 +12,7 @@ use toml::{Table, Value};
 /// The scenes that are built in, by name of their file.
 const BUILT_IN: [(&str, &str); 6] = [
     ("bifeo3", include_str!("../../configs/scenes/bifeo3.toml")),
-    ("srtio3", include_str!("../../configs/scenes/srtio3.toml")),
+    ("srtio3-control", include_str!("../../configs/scenes/srtio3-control.toml")),
     ("pbtio3-srtio3", include_str!("../../configs/scenes/pbtio3-srtio3.toml")),
     ("sm-bifeo3", include_str!("../../configs/scenes/sm-bifeo3.toml")),
     ("zoo", include_str!("../../configs/scenes/zoo.toml")),

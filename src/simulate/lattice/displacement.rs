@@ -38,8 +38,9 @@ struct Core {
     core_radius: f64,
 }
 
-/// Iterations of x ↦ position - displacement(x): strains of at most a fifth leave 10⁻¹¹ of the error.
+/// Iterations of x ↦ position - displacement(x), at most: strains of at most a fifth leave 10⁻¹¹ of the error.
 const INVERSE_ITERATIONS: usize = 16;
+const INVERSE_TOLERANCE_PM: f64 = 1e-4;
 
 fn dot(a: [f64; 2], b: [f64; 2]) -> f64 {
     a[0] * b[0] + a[1] * b[1]
@@ -117,10 +118,17 @@ impl<'a> Displacement<'a> {
         if self.is_none() {
             return position;
         }
-        (0..INVERSE_ITERATIONS).fold(position, |from, _| {
+        let mut from = position;
+        for _ in 0..INVERSE_ITERATIONS {
             let u = self.at(from);
-            [position[0] - u[0], position[1] - u[1]]
-        })
+            let next = [position[0] - u[0], position[1] - u[1]];
+            let change = (next[0] - from[0]).abs().max((next[1] - from[1]).abs());
+            from = next;
+            if change < INVERSE_TOLERANCE_PM {
+                break;
+            }
+        }
+        from
     }
 
     /// By how many cells the crystal beyond has slipped on the way between two neighbouring undisplaced positions: the site that is

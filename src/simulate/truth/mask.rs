@@ -13,25 +13,36 @@ impl Truth {
     pub fn mask(&self, shape: [usize; 2]) -> Array2<u8> {
         let mut mask = Array2::zeros(shape);
         for defect in &self.defects {
-            defect.paint(&mut mask);
+            defect.paint(&mut mask, defect.kind.code());
+        }
+        mask
+    }
+
+    /// Which of [`defects`](Self::defects) each pixel shows: 1 for the first, 0 for none. Those past the 65535th have no pixels.
+    ///
+    /// # Shapes
+    /// As [`mask`](Self::mask).
+    pub fn numbered_mask(&self, shape: [usize; 2]) -> Array2<u16> {
+        let mut mask = Array2::zeros(shape);
+        for (number, defect) in (1..=u16::MAX).zip(&self.defects) {
+            defect.paint(&mut mask, number);
         }
         mask
     }
 }
 
 impl TruthDefect {
-    fn paint(&self, mask: &mut Array2<u8>) {
-        let code = self.kind.code();
+    fn paint<T: Copy>(&self, mask: &mut Array2<T>, value: T) {
         match &self.extent {
-            Extent::Disc => within(mask, &[[self.row, self.col]], self.radius_px, code),
-            Extent::Path(path) => within(mask, path, self.radius_px, code),
-            Extent::Area(corners) => fill(mask, corners, code),
+            Extent::Disc => within(mask, &[[self.row, self.col]], self.radius_px, value),
+            Extent::Path(path) => within(mask, path, self.radius_px, value),
+            Extent::Area(corners) => fill(mask, corners, value),
         }
     }
 }
 
 /// Pixels within `radius` of a path of one or more points.
-fn within(mask: &mut Array2<u8>, path: &[[f64; 2]], radius: f64, code: u8) {
+fn within<T: Copy>(mask: &mut Array2<T>, path: &[[f64; 2]], radius: f64, value: T) {
     let (rows, cols) = mask.dim();
     let alone = path.first().map(|&point| [point, point]);
     let pieces = path.windows(2).filter_map(|w| <[[f64; 2]; 2]>::try_from(w).ok());
@@ -44,7 +55,7 @@ fn within(mask: &mut Array2<u8>, path: &[[f64; 2]], radius: f64, code: u8) {
                 let t = if length2 > 0.0 { (dr * along_row + dc * along_col) / length2 } else { 0.0 };
                 let t = t.clamp(0.0, 1.0);
                 if (dr - t * along_row).hypot(dc - t * along_col) <= radius {
-                    mask[[row, col]] = code;
+                    mask[[row, col]] = value;
                 }
             }
         }
@@ -52,7 +63,7 @@ fn within(mask: &mut Array2<u8>, path: &[[f64; 2]], radius: f64, code: u8) {
 }
 
 /// Pixels whose centre is in a polygon, by the even-odd rule.
-fn fill(mask: &mut Array2<u8>, corners: &[[f64; 2]], code: u8) {
+fn fill<T: Copy>(mask: &mut Array2<T>, corners: &[[f64; 2]], value: T) {
     let (rows, cols) = mask.dim();
     let mut crossings = Vec::new();
     for row in 0..rows {
@@ -67,7 +78,7 @@ fn fill(mask: &mut Array2<u8>, corners: &[[f64; 2]], code: u8) {
         crossings.sort_by(f64::total_cmp);
         for pair in crossings.chunks_exact(2) {
             for col in covered(pair[0], pair[1], cols) {
-                mask[[row, col]] = code;
+                mask[[row, col]] = value;
             }
         }
     }
@@ -114,6 +125,10 @@ mod tests {
                 0
             };
             assert_eq!(code, expected, "{row} {col}");
+        }
+        let numbers = truth.numbered_mask([30, 40]);
+        for (number, code) in numbers.iter().zip(&mask) {
+            assert_eq!([0, 15, 16, 2][usize::from(*number)], *code);
         }
     }
 
