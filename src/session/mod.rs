@@ -4,7 +4,7 @@
 //!   that trait and one more arm in `reader::open`.
 //! - [`Recorder`] writes the NSID layout of pyNSID/sidpy (see [`layout`]), [`RecorderThread`] keeps it off the hot threads.
 //! - [`ResultReader`] gives recorded results back.
-//! - [`Schedule`] says when each recorded frame is due again, [`replay`](replay::replay) keeps to it.
+//! - [`Schedule`] says when each recorded frame is due again, a [`Player`] keeps to it.
 //!
 //! HDF5 is one library behind one global lock: nothing here is called from a thread that a frame waits for.
 
@@ -29,7 +29,7 @@ pub use error::SessionError;
 pub use reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, open};
 pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionHeader, WhenFull};
 pub use recorder_thread::{RecordCounts, RecordItem, RecorderThread};
-pub use replay::{Clock, FrameOutput, ReplayReport, Schedule, ScheduleOptions, Speed, WallClock};
+pub use replay::{Clock, FrameOutput, Lateness, Player, ReplayReport, Schedule, ScheduleOptions, Speed};
 pub use results::{Acknowledgement, RecordedResult, ResultReader};
 
 #[cfg(test)]

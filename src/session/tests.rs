@@ -2,4 +2,5 @@
 
 mod foreign;
 mod recording;
+mod replaying;
 mod support;
