@@ -8,11 +8,14 @@
 //!
 //! HDF5 is one library behind one global lock: nothing here is called from a thread that a frame waits for.
 
+pub mod compare;
 mod dataset;
 mod error;
+pub mod export;
 mod h5;
 pub mod layout;
 mod maps;
+mod measured;
 mod measurement;
 mod npy;
 mod nsid;
@@ -26,6 +29,7 @@ mod rows;
 mod stack;
 
 pub use error::SessionError;
+pub use measured::MeasurementLabels;
 pub use reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, open};
 pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionHeader, WhenFull};
 pub use recorder_thread::{RecordCounts, RecordItem, RecorderThread};
