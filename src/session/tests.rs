@@ -1,5 +1,7 @@
 //! Sessions on real files: recorded and read back, foreign files, and files that are refused.
 
+mod comparing;
+mod exporting;
 mod foreign;
 mod recording;
 mod replaying;

@@ -40,7 +40,7 @@ struct Sent {
 impl Sent {
     fn frames(&self) -> Vec<&FrameMessage> {
         let frame = |message| match message {
-            &FramesMessage::Frame(ref frame) => Some(&**frame),
+            FramesMessage::Frame(frame) => Some(&**frame),
             _ => None,
         };
         self.messages.iter().filter_map(frame).collect()
