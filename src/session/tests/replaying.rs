@@ -39,11 +39,13 @@ struct Sent {
 
 impl Sent {
     fn frames(&self) -> Vec<&FrameMessage> {
-        let frame = |message| match message {
-            FramesMessage::Frame(frame) => Some(&**frame),
-            _ => None,
-        };
-        self.messages.iter().filter_map(frame).collect()
+        self.messages
+            .iter()
+            .filter_map(|message| match message {
+                FramesMessage::Frame(frame) => Some(&**frame),
+                _ => None,
+            })
+            .collect()
     }
 
     /// `begin a`, `a 7`, `end a`, …
