@@ -72,7 +72,7 @@ struct Lane {
 impl FrameOutput for Lane {
     fn send(&mut self, message: Bytes) -> std::io::Result<()> {
         while self.publisher.held_bytes() > WAITING_BYTES && !self.stop.load(Ordering::Relaxed) {
-            self.runtime.block_on(tokio::time::sleep(POLL));
+            self.runtime.block_on(async { tokio::time::sleep(POLL).await });
         }
         self.publisher.publish_single(message);
         self.runtime.block_on(tokio::task::yield_now());
@@ -148,7 +148,8 @@ pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
         && waited.elapsed().as_secs_f64() < args.wait
         && !stop.load(Ordering::Relaxed)
     {
-        runtime.block_on(tokio::time::sleep(POLL));
+        // A timer is made inside the event loop that it belongs to.
+        runtime.block_on(async { tokio::time::sleep(POLL).await });
     }
     let sent = Arc::new(AtomicU64::new(0));
     let bar = show_progress(&sent, if args.repeat || args.json { 0 } else { schedule.len() })?;
