@@ -163,7 +163,7 @@ fn recorded_intervals_arrive_as_they_were() {
         .collect();
     errors_ms.sort_by(f64::total_cmp);
     let (p50, p99) = (errors_ms[errors_ms.len() / 2], errors_ms[errors_ms.len() * 99 / 100]);
-    println!("intervals off by {p50:.3} ms (median), {p99:.3} ms (99 %); handed over late: {report}");
+    eprintln!("intervals off by {p50:.3} ms (median), {p99:.3} ms (99 %); handed over late: {report}");
     assert_eq!(report["lateness_us"]["frames"], FRAMES);
     // This side is an ordinary thread that a busy computer may keep waiting: the program's own figures say how punctual it was.
     assert!(p50 < 5.0, "intervals off by {errors_ms:?} ms");
