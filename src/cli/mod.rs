@@ -1,8 +1,10 @@
 //! The command line: what each command reads, does and prints. The work is in the library.
 
 mod analyze;
+mod compare;
 mod demo;
 mod devices;
+mod export;
 mod inspect;
 mod replay;
 mod run;
@@ -52,6 +54,19 @@ enum Command {
         after_help = "Examples:\n  ferrostem simulate --out session.h5 --frames 10\n  ferrostem simulate --serve"
     )]
     Simulate(simulate::SimulateArgs),
+    /// Write a session's frames and results as files of other programs.
+    #[command(
+        after_help = "Examples:\n  ferrostem export session.h5 --out session.hspy\n  ferrostem export session.h5 --to csv --out tables\n\n\
+            Quantities are named by measurement: `Measurement_000 p_x (pm)` in HyperSpy and EMD files, Measurement_000/p_x in NeXus.\n\
+            csv writes candidates.csv, columns.csv, acks.csv and gaps.csv into the folder --out."
+    )]
+    Export(export::ExportArgs),
+    /// Say where the results of two sessions of the same frames differ.
+    #[command(
+        after_help = "Example:\n  ferrostem compare then.h5 now.h5 --tolerance 0.01 --tolerance p_sigma=0.1\n\n\
+            Exit status: 0 the same within the tolerance, 1 different, 2 an error."
+    )]
+    Compare(compare::CompareArgs),
     /// Train a network on simulated frames.
     #[command(
         after_help = "Example:\n  ferrostem train dcnn --config configs/train/dcnn.toml --output configs/models"
@@ -89,7 +104,7 @@ impl ConfigArgs {
     }
 }
 
-/// Runs the command line; errors go to standard error, with exit code 1.
+/// Runs the command line; errors go to standard error, with exit code 1 (`compare`: 2).
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let quiet = matches!(&cli.command, Command::Demo(args) if args.draws());
@@ -103,23 +118,27 @@ pub fn main() -> ExitCode {
             .with_ansi(colours)
             .init();
     }
+    let comparing = matches!(&cli.command, Command::Compare(_));
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match cli.command {
-        Command::Run(args) => run::run(&args),
-        Command::Record(args) => run::record(&args),
-        Command::Replay(args) => replay::replay(&args),
-        Command::Analyze(args) => analyze::analyze(&args),
-        Command::Inspect(args) => inspect::inspect(&args),
-        Command::Simulate(args) => simulate::simulate(&args),
-        Command::Train(args) => train::train(&args),
-        Command::Devices(args) => devices::devices(&args),
-        Command::Demo(args) => demo::demo(&args),
+        Command::Run(args) => run::run(&args).map(done),
+        Command::Record(args) => run::record(&args).map(done),
+        Command::Replay(args) => replay::replay(&args).map(done),
+        Command::Analyze(args) => analyze::analyze(&args).map(done),
+        Command::Inspect(args) => inspect::inspect(&args).map(done),
+        Command::Simulate(args) => simulate::simulate(&args).map(done),
+        Command::Export(args) => export::export(&args).map(done),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Train(args) => train::train(&args).map(done),
+        Command::Devices(args) => devices::devices(&args).map(done),
+        Command::Demo(args) => demo::demo(&args).map(done),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // Standard error may be closed; there is nowhere else to say so.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
+            if comparing { ExitCode::from(compare::ERROR) } else { ExitCode::FAILURE }
         }
     }
 }

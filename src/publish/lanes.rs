@@ -81,9 +81,9 @@ impl Publisher {
         self.0.metrics.dropped.get()
     }
 
-    /// Subscribers connected now.
+    /// Subscribers connected now that have asked for something: what is published from here on reaches them.
     pub fn subscribers(&self) -> usize {
-        self.0.queues().len()
+        self.0.queues().iter().filter(|queue| queue.has_subscriptions()).count()
     }
 
     /// Bytes that wait for the subscriber that has most waiting, with the message being written to it.

@@ -117,6 +117,10 @@ impl SubscriberQueue {
         self.state().subscriptions.remove(topic);
     }
 
+    pub(super) fn has_subscriptions(&self) -> bool {
+        !self.state().subscriptions.0.is_empty()
+    }
+
     /// Queues the message if the subscriber asked for it, and says how many older ones it displaced. Never waits.
     pub(super) fn push(&self, message: &Arc<Publication>) -> u64 {
         let mut state = self.state();

@@ -310,3 +310,28 @@ pub(super) fn write_image(dataset: &Dataset, index: usize, pixels: &PixelArray) 
             .at(|| place(dataset))
     })
 }
+
+/// Writes `pixels` into the part of `dataset` that `selection` names, with rows and columns changed over where `transposed`.
+pub(super) fn write_plane(
+    dataset: &Dataset,
+    selection: Hyperslab,
+    pixels: &PixelArray,
+    transposed: bool,
+) -> Result<(), SessionError> {
+    let [rows, cols] = pixels.shape();
+    with_pixel_type!(pixels.dtype(), T => {
+        let from = match pixels.byte_order() {
+            ByteOrder::Little => T::from_le_bytes,
+            ByteOrder::Big => T::from_be_bytes,
+        };
+        let (elements, _) = pixels.bytes().as_chunks::<{ size_of::<T>() }>();
+        let values: Vec<T> = elements.iter().map(|&element| from(element)).collect();
+        ArrayD::from_shape_vec(IxDyn(&[rows, cols]), values)
+            .map_err(hdf5::Error::from)
+            .and_then(|image| {
+                let image = if transposed { image.reversed_axes() } else { image };
+                dataset.write_slice(image.as_standard_layout().view(), selection)
+            })
+            .at(|| place(dataset))
+    })
+}

@@ -28,7 +28,7 @@ pub(super) enum MapValues<'a> {
 }
 
 impl MapValues<'_> {
-    const fn shape(&self) -> [usize; 2] {
+    pub(super) const fn shape(&self) -> [usize; 2] {
         match self {
             Self::Real(grid) => grid.shape(),
             Self::Code(grid) => grid.shape(),

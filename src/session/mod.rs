@@ -5,15 +5,18 @@
 //! - [`UnitCellParameterization`] holds the cells that were measured in an image of the Sm-BFO data set.
 //! - [`Recorder`] writes the NSID layout of pyNSID/sidpy (see [`layout`]), [`RecorderThread`] keeps it off the hot threads.
 //! - [`ResultReader`] gives recorded results back.
-//! - [`Schedule`] says when each recorded frame is due again, [`replay`](replay::replay) keeps to it.
+//! - [`Schedule`] says when each recorded frame is due again, a [`Player`] keeps to it.
 //!
 //! HDF5 is one library behind one global lock: nothing here is called from a thread that a frame waits for.
 
+pub mod compare;
 mod error;
+pub mod export;
 mod file;
 mod h5;
 pub mod layout;
 mod maps;
+mod measured;
 mod measurement;
 mod own;
 mod read;
@@ -27,13 +30,14 @@ mod stack;
 mod superblock;
 
 pub use error::SessionError;
+pub use measured::MeasurementLabels;
 pub use read::contents::{Contents, Entry, EntryKind, Recorded, contents};
 pub use read::npy::write_npy;
 pub use read::smbfo::{UnitCell, UnitCellParameterization};
 pub use reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, open};
 pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionEvent, SessionHeader, WhenFull};
 pub use recorder_thread::{RecordCounts, RecordItem, RecordProblem, RecorderThread};
-pub use replay::{Clock, FrameOutput, ReplayReport, Schedule, ScheduleOptions, Speed, WallClock};
+pub use replay::{Clock, FrameOutput, Lateness, Player, ReplayReport, Schedule, ScheduleOptions, Speed};
 pub use results::{Acknowledgement, RecordedResult, ResultReader};
 
 #[cfg(test)]

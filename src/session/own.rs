@@ -202,6 +202,11 @@ impl FrameReader for SessionReader {
         self.index.get(index).map(|entry| entry.t_received_ns)
     }
 
+    fn acquisition(&self, index: usize) -> Option<&str> {
+        let entry = self.index.get(index)?;
+        Some(&self.measurements.get(entry.measurement)?.acquisition)
+    }
+
     fn frame(&mut self, index: usize) -> Result<RecordedFrame, SessionError> {
         let entry = self.index.get(index).copied().ok_or_else(|| SessionError::NoSuchFrame {
             place: self.path.clone(),

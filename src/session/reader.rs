@@ -108,6 +108,11 @@ pub trait FrameReader: Send {
     /// first frame is at 0.
     fn time_ns(&self, index: usize) -> Option<u64>;
 
+    /// The acquisition that frame `index` belongs to, without reading its pixels. `None` in files that hold one only.
+    fn acquisition(&self, _index: usize) -> Option<&str> {
+        None
+    }
+
     /// # Errors
     /// When there is no such frame, or the file cannot be read.
     fn frame(&mut self, index: usize) -> Result<RecordedFrame, SessionError>;

@@ -39,20 +39,20 @@ pub struct Acknowledgement {
 
 /// The results of a session, read one at a time.
 pub struct ResultReader {
-    file: File,
-    measurements: Vec<Results>,
+    pub(super) file: File,
+    pub(super) measurements: Vec<Results>,
     /// Measurement and row of each result: measurement by measurement, in the order of recording.
     index: Vec<(usize, usize)>,
 }
 
-struct Results {
-    group: Group,
-    acquisition: String,
-    rows: Dataset,
+pub(super) struct Results {
+    pub(super) group: Group,
+    pub(super) acquisition: String,
+    pub(super) rows: Dataset,
     columns: Dataset,
     candidates: Dataset,
-    windows: Option<GridSpec>,
-    tiles: Option<GridSpec>,
+    pub(super) windows: Option<GridSpec>,
+    pub(super) tiles: Option<GridSpec>,
 }
 
 impl ResultReader {
