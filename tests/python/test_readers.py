@@ -376,7 +376,7 @@ def test_tiff_of_every_type(tmp_path, dtype, compression):
 def test_tiff_of_either_byte_order_and_size_in_tiles(tmp_path, byteorder, bigtiff):
     tifffile = pytest.importorskip("tifffile")
     path = tmp_path / "stack.tif"
-    tifffile.imwrite(path, stack(np.uint16), byteorder=byteorder, bigtiff=bigtiff, tile=(16, 16))
+    tifffile.imwrite(path, stack(np.uint16), byteorder=byteorder, bigtiff=bigtiff, tile=(16, 16), photometric="minisblack")
     check(path, stack(np.uint16), "TIFF", size_pm=None)
 
 
