@@ -41,9 +41,9 @@ enum Command {
         after_help = "Example:\n  ferrostem analyze image.npy --pixel-size-pm 14.5 --out result.h5 --png pictures"
     )]
     Analyze(analyze::AnalyzeArgs),
-    /// Simulate a microscope: frames with known truth, into a file or as a live acquisition.
+    /// Simulate a microscope: frames with known truth, into a file, as a live acquisition, or beside real images.
     #[command(
-        after_help = "Examples:\n  ferrostem simulate --out session.h5 --frames 10\n  ferrostem simulate --serve"
+        after_help = "Examples:\n  ferrostem simulate --out session.h5 --frames 10\n  ferrostem simulate --serve --encoding pyzmq\n  ferrostem simulate --scene srtio3 --preview pictures --beside image.npy"
     )]
     Simulate(simulate::SimulateArgs),
     /// Train a network on simulated frames.

@@ -4,6 +4,7 @@
 //!   that trait and one more arm in `reader::open`.
 //! - [`Recorder`] writes the NSID layout of pyNSID/sidpy (see [`layout`]), [`RecorderThread`] keeps it off the hot threads.
 //! - [`ResultReader`] gives recorded results back.
+//! - [`truth`] keeps what a simulated session really shows in a file beside it.
 //! - [`Schedule`] says when each recorded frame is due again, [`replay`](replay::replay) keeps to it.
 //!
 //! HDF5 is one library behind one global lock: nothing here is called from a thread that a frame waits for.
@@ -24,6 +25,7 @@ pub mod replay;
 mod results;
 mod rows;
 mod stack;
+pub mod truth;
 
 pub use error::SessionError;
 pub use reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, open};

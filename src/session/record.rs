@@ -342,7 +342,7 @@ fn create_file(path: &Path) -> Result<PathBuf, SessionError> {
     Err(SessionError::Exists { path: path.to_owned() })
 }
 
-fn create_new(path: PathBuf) -> Result<PathBuf, SessionError> {
+pub(super) fn create_new(path: PathBuf) -> Result<PathBuf, SessionError> {
     let created = OpenOptions::new().write(true).create_new(true).open(&path);
     match created.and_then(|mut file| file.write_all(TEMPLATE)) {
         Ok(()) => Ok(path),

@@ -25,7 +25,7 @@ pub(super) fn detect(expected: &mut Array2<f32>, microscope: &Microscope, rng: &
 }
 
 /// Convolves with a Gaussian along both axes; pixels beyond the edge repeat it.
-fn smooth(pixels: &mut Array2<f32>, sigma_px: f64) {
+pub(super) fn smooth(pixels: &mut Array2<f32>, sigma_px: f64) {
     let reach = (4.0 * sigma_px).ceil() as usize;
     let offsets = (0..=2 * reach).map(|k| k as f64 - reach as f64);
     let kernel: Vec<f64> = offsets.map(|k| (-0.5 * (k / sigma_px).powi(2)).exp()).collect();

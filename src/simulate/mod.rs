@@ -4,6 +4,7 @@
 //! - [`Microscope`]: scan geometry, dose, blur, drift, detector.
 //! - [`render`]: one frame of the specimen as the microscope sees it, with its [`Truth`].
 //! - [`random_scene`]: varied scenes to train networks on.
+//! - [`realism`]: how an image looks in numbers, to compare simulated frames with real ones.
 //!
 //! Frames of reference: the *specimen frame* holds the lattice and the defects; positions in it are `[y, x]` in nm, and y grows
 //! downward. A scan has its centre at `center_nm` and is turned by `rotation_rad`, counter-clockwise as displayed, so a point
@@ -17,6 +18,7 @@ mod lattice;
 mod microscope;
 mod polarization;
 mod random;
+pub mod realism;
 mod render;
 mod scene;
 mod specimen;
@@ -24,7 +26,10 @@ mod specimen;
 mod tests;
 mod truth;
 
-pub use acquisition::{AcquisitionError, AcquisitionServer, Endpoints, Pace, ServerSettings};
+pub use acquisition::{
+    AcquisitionError, AcquisitionServer, Beam, Endpoints, FrameEncoding, Pace, ScanError, Scanned,
+    ServerSettings,
+};
 pub use microscope::{Detector, Microscope, PixelType};
 pub use polarization::{DomainWalls, Polarization};
 pub use random::{TrainingRanges, random_scene};

@@ -10,7 +10,12 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The scenes that are built in, by name of their file.
-const BUILT_IN: [(&str, &str); 1] = [("bifeo3", include_str!("../../configs/scenes/bifeo3.toml"))];
+const BUILT_IN: [(&str, &str); 4] = [
+    ("bifeo3", include_str!("../../configs/scenes/bifeo3.toml")),
+    ("batio3", include_str!("../../configs/scenes/batio3.toml")),
+    ("srtio3", include_str!("../../configs/scenes/srtio3.toml")),
+    ("srtio3_averaged", include_str!("../../configs/scenes/srtio3_averaged.toml")),
+];
 
 /// Everything that a simulated acquisition needs, complete and valid.
 #[derive(Debug, Clone, PartialEq, Serialize)]
