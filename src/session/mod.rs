@@ -5,6 +5,7 @@
 //! - [`UnitCellParameterization`] holds the cells that were measured in an image of the Sm-BFO data set.
 //! - [`Recorder`] writes the NSID layout of pyNSID/sidpy (see [`layout`]), [`RecorderThread`] keeps it off the hot threads.
 //! - [`ResultReader`] gives recorded results back.
+//! - [`truth`] keeps what a simulated session really shows in a file beside it.
 //! - [`Schedule`] says when each recorded frame is due again, a [`Player`] keeps to it.
 //!
 //! HDF5 is one library behind one global lock: nothing here is called from a thread that a frame waits for.
@@ -28,6 +29,7 @@ mod results;
 mod rows;
 mod stack;
 mod superblock;
+pub mod truth;
 
 pub use error::SessionError;
 pub use measured::MeasurementLabels;
