@@ -8,8 +8,8 @@ use super::sheet::{Block, Key, Panel, Sheet, Swatch};
 use super::text::Typeface;
 use super::{FigureError, FigureSettings, write_png};
 use crate::frame::Sublattice;
-use crate::simulate::Truth;
 use crate::simulate::realism::{Comparison, ImageStatistics, windowed_power};
+use crate::simulate::{Extent, Truth, TruthDefect};
 use ferrostem_proto::{Calibration, CalibrationSource};
 use ndarray::{Array2, s};
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ const DEFECT: Rgb = [255, 64, 160];
 
 type Picture = Result<Pixmap, FigureError>;
 
-fn calibration(pixel_size_pm: f64) -> Calibration {
-    Calibration { pixel_size_pm: [pixel_size_pm; 2], source: CalibrationSource::Frame }
+fn calibration(pixel_size_pm: [f64; 2]) -> Calibration {
+    Calibration { pixel_size_pm, source: CalibrationSource::Frame }
 }
 
 /// A sheet of one panel over a frame.
@@ -45,15 +45,21 @@ fn one_panel(panel: Panel, legend: Vec<Block>, title: (&str, String), unit: f32)
     }
 }
 
-fn subtitle(frame: &Array2<f32>, pixel_size_pm: f64) -> String {
-    format!("{} x {} px of {pixel_size_pm:.2} pm", frame.nrows(), frame.ncols())
+fn subtitle(frame: &Array2<f32>, pixel_size_pm: [f64; 2]) -> String {
+    let [height_pm, width_pm] = pixel_size_pm;
+    let size = if height_pm == width_pm {
+        format!("{width_pm:.2} pm")
+    } else {
+        format!("{height_pm:.2} x {width_pm:.2} pm")
+    };
+    format!("{} x {} px of {size}", frame.nrows(), frame.ncols())
 }
 
 /// The frame alone.
 ///
 /// # Errors
 /// When the frame is empty.
-pub fn simulated_frame_figure(frame: &Array2<f32>, pixel_size_pm: f64, title: &str) -> Picture {
+pub fn simulated_frame_figure(frame: &Array2<f32>, pixel_size_pm: [f64; 2], title: &str) -> Picture {
     let face = Typeface::new()?;
     let view = View::fit(frame.dim(), &calibration(pixel_size_pm), ONE_PANEL, 1.0)?;
     let mut picture = frame_picture(frame, &view, &FigureSettings::default(), 1.0)?;
@@ -66,7 +72,7 @@ pub fn simulated_frame_figure(frame: &Array2<f32>, pixel_size_pm: f64, title: &s
 ///
 /// # Errors
 /// When the frame is empty.
-pub fn truth_figure(frame: &Array2<f32>, truth: &Truth, pixel_size_pm: f64, title: &str) -> Picture {
+pub fn truth_figure(frame: &Array2<f32>, truth: &Truth, pixel_size_pm: [f64; 2], title: &str) -> Picture {
     let face = Typeface::new()?;
     let view = View::fit(frame.dim(), &calibration(pixel_size_pm), ONE_PANEL, 1.0)?;
     let mut picture = frame_picture(frame, &view, &FigureSettings::default(), 0.62)?;
@@ -86,10 +92,7 @@ pub fn truth_figure(frame: &Array2<f32>, truth: &Truth, pixel_size_pm: f64, titl
         arrow.draw(&mut picture, (rgb, if cell.disturbed { 0.45 } else { 1.0 }));
     }
     for defect in &truth.defects {
-        let radius = (defect.radius_px as f32 * view.scale_x).max(4.0 * view.unit);
-        let centre = view.at(defect.row, defect.col);
-        draw::ring(&mut picture, centre, radius, (([0, 0, 0], 0.6), 5.0 * view.unit));
-        draw::ring(&mut picture, centre, radius, ((DEFECT, 1.0), 2.6 * view.unit));
+        draw_defect(&mut picture, &view, defect);
     }
     draw_scale_bar(&mut picture, &face, &view, &calibration(pixel_size_pm));
     let count = |sublattice| truth.columns.iter().filter(|c| c.sublattice == sublattice).count();
@@ -119,6 +122,24 @@ fn draw_columns(picture: &mut Pixmap, view: &View, truth: &Truth) {
     }
 }
 
+/// A ring, an outline, or a line along a boundary, dark below and bright on top.
+fn draw_defect(picture: &mut Pixmap, view: &View, defect: &TruthDefect) {
+    let inks = [(([0, 0, 0], 0.6), 5.0 * view.unit), ((DEFECT, 1.0), 2.6 * view.unit)];
+    let in_picture = |corners: &[[f64; 2]]| -> Vec<(f32, f32)> {
+        corners.iter().map(|&[row, col]| view.at(row, col)).collect()
+    };
+    for ink in inks {
+        match &defect.extent {
+            Extent::Disc => {
+                let radius = (defect.radius_px as f32 * view.scale_x).max(4.0 * view.unit);
+                draw::ring(picture, view.at(defect.row, defect.col), radius, ink);
+            }
+            Extent::Area(corners) => draw::polyline(picture, &in_picture(corners), ink, true),
+            Extent::Path(path) => draw::polyline(picture, &in_picture(path), ink, false),
+        }
+    }
+}
+
 /// The roundest length that nearly all P stay below.
 fn full_scale_pm(truth: &Truth) -> f32 {
     let mut lengths: Vec<f64> = truth.cells.iter().map(|cell| cell.p_x.hypot(cell.p_y)).collect();
@@ -128,26 +149,28 @@ fn full_scale_pm(truth: &Truth) -> f32 {
 }
 
 /// Mean edge of the cells, frame pixels.
-fn cell_px(truth: &Truth, pixel_size_pm: f64) -> f32 {
+fn cell_px(truth: &Truth, pixel_size_pm: [f64; 2]) -> f32 {
     let sum: f64 = truth.cells.iter().map(|cell| 0.5 * (cell.cell_a + cell.cell_b)).sum();
-    (sum / truth.cells.len().max(1) as f64 / pixel_size_pm).max(1.0) as f32
+    (sum / truth.cells.len().max(1) as f64 / pixel_size_pm[1]).max(1.0) as f32
 }
 
 /// The power spectrum of the frame's square middle, logarithmic, zero frequency in the middle.
 ///
 /// # Errors
 /// When the frame is empty.
-pub fn spectrum_figure(frame: &Array2<f32>, pixel_size_pm: f64, title: &str) -> Picture {
+pub fn spectrum_figure(frame: &Array2<f32>, pixel_size_pm: [f64; 2], title: &str) -> Picture {
     let face = Typeface::new()?;
-    let picture = spectrum_picture(frame, 900, pixel_size_pm)?;
-    let highest = 500.0 / pixel_size_pm;
-    let caption = format!("Power spectrum, {DECADES:.0} decades; the edges are at {highest:.1} / nm");
+    let picture = spectrum_picture(frame, 900)?;
+    let [up, right] = pixel_size_pm.map(|size| 500.0 / size);
+    let caption = format!(
+        "Power spectrum, {DECADES:.0} decades; the edges are at {right:.1} / nm along x, {up:.1} / nm along y"
+    );
     let panel = Panel { caption, picture };
     one_panel(panel, Vec::new(), (title, subtitle(frame, pixel_size_pm)), 1.0).compose(&face)
 }
 
 /// Zero frequency in the middle of a square of `side` picture pixels, black `DECADES` below the strongest reflection.
-fn spectrum_picture(frame: &Array2<f32>, side: u32, pixel_size_pm: f64) -> Picture {
+fn spectrum_picture(frame: &Array2<f32>, side: u32) -> Picture {
     let (rows, cols) = frame.dim();
     if rows < 2 || cols < 2 {
         return Err(FigureError::EmptyFrame { rows, cols });
@@ -160,7 +183,8 @@ fn spectrum_picture(frame: &Array2<f32>, side: u32, pixel_size_pm: f64) -> Pictu
         (value / strongest).max(1e-30).log10().clamp(-DECADES, 0.0) / DECADES + 1.0
     });
     let sides = [side as f32; 2];
-    let view = View::fit((n, n), &calibration(pixel_size_pm), sides, 1.0)?;
+    // Square in frequency bins, whatever the pixels' proportions.
+    let view = View::fit((n, n), &calibration([1.0; 2]), sides, 1.0)?;
     let levels = FigureSettings { contrast_percent: [0.0, 100.0], ..FigureSettings::default() };
     let mut picture = frame_picture(&shifted, &view, &levels, 1.0)?;
     for pixel in picture.pixels_mut() {
@@ -177,7 +201,7 @@ pub fn comparison_figure(real: &Array2<f32>, simulated: &Array2<f32>, comparison
     let face = Typeface::new()?;
     let pixel_size_pm = comparison.real.pixel_size_pm;
     let image = |frame: &Array2<f32>| detail(frame, pixel_size_pm, &face);
-    let spectrum = |frame: &Array2<f32>| spectrum_picture(frame, COMPARED_PX, pixel_size_pm);
+    let spectrum = |frame: &Array2<f32>| spectrum_picture(frame, COMPARED_PX);
     let panel = |caption: &str, picture| Panel { caption: caption.to_owned(), picture };
     let plot = |plot: Plot<'_>| plot.draw(&face, (COMPARED_PX, COMPARED_PX), 1.0);
     let profile = |of: fn(&ImageStatistics) -> Vec<[f64; 2]>, y_label| {
@@ -220,7 +244,7 @@ pub fn comparison_figure(real: &Array2<f32>, simulated: &Array2<f32>, comparison
     })?;
     let sheet = Sheet {
         title: format!("{} beside the simulation", comparison.image),
-        subtitle: subtitle(real, pixel_size_pm),
+        subtitle: subtitle(real, [pixel_size_pm; 2]),
         panels: vec![
             panel("Real", image(real)?),
             panel("Simulated", image(simulated)?),
@@ -261,7 +285,7 @@ fn detail(frame: &Array2<f32>, pixel_size_pm: f64, face: &Typeface) -> Picture {
         return Err(FigureError::EmptyFrame { rows, cols });
     }
     let middle = frame.slice(s![top..top + side, left..left + side]).to_owned();
-    let calibration = calibration(pixel_size_pm);
+    let calibration = calibration([pixel_size_pm; 2]);
     // Text as large as in a panel of 900 px.
     let unit = 900.0 / COMPARED_PX as f32;
     let view = View::fit(middle.dim(), &calibration, [COMPARED_PX as f32; 2], unit)?;
@@ -279,7 +303,7 @@ pub fn write_simulated(
     title: &str,
     frame: &Array2<f32>,
     truth: &Truth,
-    pixel_size_pm: f64,
+    pixel_size_pm: [f64; 2],
 ) -> Result<Vec<PathBuf>, FigureError> {
     let pictures = [
         ("frame", simulated_frame_figure(frame, pixel_size_pm, title)?),
@@ -314,7 +338,7 @@ mod tests {
             (cell.p_x, cell.p_y) = (50.0, 0.0);
             cell.disturbed = false;
         }
-        let picture = truth_figure(&flat, &truth, 15.0, "test").unwrap();
+        let picture = truth_figure(&flat, &truth, [15.0; 2], "test").unwrap();
         let count = |of: fn(u8, u8, u8) -> bool| {
             picture.pixels().iter().filter(|p| of(p.red(), p.green(), p.blue())).count()
         };
@@ -323,7 +347,7 @@ mod tests {
         for cell in &mut truth.cells {
             (cell.p_x, cell.p_y) = (0.0, 0.0);
         }
-        let none = truth_figure(&flat, &truth, 15.0, "test").unwrap();
+        let none = truth_figure(&flat, &truth, [15.0; 2], "test").unwrap();
         let red = none.pixels().iter().filter(|p| p.red() > 230 && p.green() < 30 && p.blue() < 30).count();
         assert!(red < 3000, "the legend alone: {red}");
     }
@@ -333,7 +357,7 @@ mod tests {
         // Waves of 8 pixels along x: reflections an eighth of the sampling from the middle.
         let waves =
             Array2::from_shape_fn((128, 128), |(_, col)| (std::f32::consts::TAU * col as f32 / 8.0).cos());
-        let picture = spectrum_picture(&waves, 512, 15.0).unwrap();
+        let picture = spectrum_picture(&waves, 512).unwrap();
         let light = |x: u32, y: u32| {
             let pixel = picture.pixel(x, y).unwrap();
             u32::from(pixel.red()) + u32::from(pixel.green()) + u32::from(pixel.blue())
@@ -348,7 +372,7 @@ mod tests {
         let scene = scene();
         let frame = render(&scene.specimen, &scene.microscope, &mut ChaCha8Rng::seed_from_u64(0)).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let paths = write_simulated(folder.path(), "test", &frame.pixels, &frame.truth, 15.0).unwrap();
+        let paths = write_simulated(folder.path(), "test", &frame.pixels, &frame.truth, [15.0; 2]).unwrap();
         assert_eq!(paths.len(), 3);
         assert!(paths.iter().all(|path| std::fs::metadata(path).unwrap().len() > 5000));
         let statistics = measure(&frame.pixels, 15.0).unwrap();

@@ -36,8 +36,7 @@ pub(super) fn preview(scene: &Scene, folder: &Path, args: &PreviewArgs) -> anyho
     if args.beside.is_empty() {
         let Scanned { frame, .. } = Beam::new(scene).scan(&scene.microscope)?;
         let title = format!("Simulated {}", scene.server.acquisition);
-        // Pictures have one scale bar, along x.
-        let pixel_size_pm = scene.microscope.scanned().pixel_size_pm;
+        let pixel_size_pm = scene.microscope.scanned().pixel_sizes_pm();
         for path in write_simulated(folder, &title, &frame.pixels, &frame.truth, pixel_size_pm)? {
             say(path.display())?;
         }
@@ -72,7 +71,7 @@ fn beside(scene: &Scene, folder: &Path, image: RealImage) -> anyhow::Result<Comp
     };
     let stem = file_name(&comparison.image);
     let title = format!("Simulated as {}", comparison.image);
-    write_simulated(&folder.join(&stem), &title, &frame.pixels, &frame.truth, pixel_size_pm)?;
+    write_simulated(&folder.join(&stem), &title, &frame.pixels, &frame.truth, [pixel_size_pm; 2])?;
     let picture = comparison_figure(&pixels, &frame.pixels, &comparison)?;
     say(write_png(folder, &format!("{stem}_comparison"), &picture)?.display())?;
     Ok(comparison)
