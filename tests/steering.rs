@@ -62,6 +62,16 @@ async fn ask(socket: &mut ReqSocket, cmd: &str, args: Value) -> Value {
     reply["result"].clone()
 }
 
+/// The next result of a frame from `seq` on: those before the scan was moved show the place that was left.
+async fn result_from(results: &mut Subscriber, seq: u64) -> ResultMessage {
+    loop {
+        let result = results.result().await;
+        if result.seq >= seq {
+            return result;
+        }
+    }
+}
+
 /// The strangest site of a result.
 fn strangest(result: &ResultMessage) -> Option<&ferrostem_proto::Candidate> {
     let strange = result.candidates.iter().filter(|candidate| candidate.kind == CandidateKind::Ood);
@@ -85,13 +95,7 @@ fn a_controller_follows_a_candidate_until_it_is_in_the_middle() {
         assert!(distance_nm(center_nm) > 1.4);
         let mut from_seq = 0;
         for _ in 0..3 {
-            // Results of frames before the move show the place that was left.
-            let result = loop {
-                let result = results.result().await;
-                if result.seq >= from_seq {
-                    break result;
-                }
-            };
+            let result = result_from(&mut results, from_seq).await;
             let candidate = strangest(&result).expect("the patch is found");
             let args = json!({ "nm": candidate.nm, "seq": result.seq, "acquisition": result.acquisition });
             let status = ask(&mut scan, "go_to", args).await;
@@ -104,15 +108,25 @@ fn a_controller_follows_a_candidate_until_it_is_in_the_middle() {
             "{center_nm:?} is {} nm from the patch",
             distance_nm(center_nm)
         );
-        let result = loop {
-            let result = results.result().await;
-            if result.seq >= from_seq {
-                break result;
-            }
-        };
+        let result = result_from(&mut results, from_seq).await;
         let middle = strangest(&result).expect("it is still there");
         let off = (middle.frac.y - 0.5).hypot(middle.frac.x - 0.5) * 4.8;
         assert!(off < 1.2, "the candidate is {off} nm from the middle");
+
+        // The same place again, as the middle of a sub-scan of the middle's 60 %, turned against the full scan.
+        let args = json!({
+            "frac": middle.frac, "seq": result.seq, "acquisition": result.acquisition,
+            "subscan_fractional_size": [0.6, 0.6], "subscan_rotation_rad": -0.9,
+        });
+        let status = ask(&mut scan, "go_to", args).await;
+        let part: [f64; 2] = serde_json::from_value(status["frame"]["center_nm"].clone()).unwrap();
+        assert!(distance_nm(part) < 0.7, "{part:?} is {} nm from the patch", distance_nm(part));
+        let result = result_from(&mut results, status["next_seq"].as_u64().unwrap()).await;
+        let found = strangest(&result).expect("the sub-scan shows it");
+        assert_eq!(status["frame"]["shape"], json!([192, 192]));
+        // What it says of the place leads to the patch in the specimen, too.
+        let place = [part[0] + found.nm.y, part[1] + found.nm.x];
+        assert!(distance_nm(place) < 0.9, "{place:?} is {} nm from the patch", distance_nm(place));
     });
     assert!(daemon.shutdown());
     microscope.shutdown();
