@@ -49,7 +49,7 @@ fn the_truth_of_every_frame_comes_back_as_it_was() {
     let mut scene = faults();
     let mut writer = TruthWriter::create(&path, &header(shape)).unwrap();
     let mut frames: Vec<FrameTruth> = Vec::new();
-    for (seq, center_nm) in [(0, [0.0, 0.0]), (1, [6.0, -6.0]), (2, [-8.0, 9.0])] {
+    for (seq, center_nm) in [(0, [0.0, 0.0]), (1, [-16.0, 2.5]), (2, [-16.0, 29.5])] {
         scene.microscope.center_nm = center_nm;
         let mut rng = ChaCha8Rng::seed_from_u64(seq);
         let truth = render(&scene.specimen, &scene.microscope, &mut rng).unwrap().truth;
