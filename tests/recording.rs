@@ -190,7 +190,6 @@ fn recording_fails(limits: &str, harm: impl Fn(&Path)) -> (tempfile::TempDir, St
 }
 
 #[test]
-#[ignore = "open: the daemon ends when the disk is full, it should go on"]
 fn a_full_disk_is_loud_and_leaves_what_was_written() {
     // Blocks of 512 bytes; beyond them writing fails as on a full disk.
     let (folder, health) = recording_fails("trap '' XFSZ; ulimit -f 1000;", |_| ());

@@ -76,8 +76,8 @@ impl ResultReader {
     /// # Errors
     /// When there is no such measurement, or it cannot be read.
     pub fn result_frames(&self, measurement: usize) -> Result<Vec<usize>, SessionError> {
-        let rows = &self.of(measurement)?.rows;
-        let rows = read_rows::<ResultFrameRow>(rows, 0..rows.size())?;
+        let results = self.of(measurement)?;
+        let rows = read_rows::<ResultFrameRow>(&results.rows, 0..results.len)?;
         Ok(rows.iter().map(|row| row.frame as usize).collect())
     }
 

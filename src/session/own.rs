@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Frames in one session.
 const MAX_FRAMES: usize = 100_000_000;
+/// Rows at the end of a table that may be torn, more than are written between two flushes.
+const MAX_TORN: usize = 4096;
 const AXES: ImageAxes = ImageAxes { frame: Some(0), row: 1, col: 2 };
 
 /// All frames of a session, over all its measurements, in the order in which they were recorded.
@@ -83,6 +85,20 @@ pub(super) fn measurement_numbers(file: &File) -> Result<Vec<u64>, SessionError>
     Ok(numbers)
 }
 
+/// How many of `rows` rows there are without those at the end that are not whole: what a row speaks of reaches the disk
+/// piece by piece, and a recording may be cut short in between.
+pub(super) fn whole_rows(
+    rows: usize,
+    is_whole: impl Fn(usize) -> Result<bool, SessionError>,
+) -> Result<usize, SessionError> {
+    for torn in 0..rows.min(MAX_TORN) {
+        if is_whole(rows - torn - 1)? {
+            return Ok(rows - torn);
+        }
+    }
+    Ok(rows.saturating_sub(MAX_TORN))
+}
+
 /// The lowest [`FrameRow::order`] that no frame of `file` has.
 pub(super) fn next_order(file: &File) -> Result<u64, SessionError> {
     let reader = SessionReader::open(file.clone(), &OpenOptions::default())?;
@@ -98,6 +114,11 @@ impl SessionReader {
             let stack = RecordedStack::open(&group, options)?;
             // A recording that was cut short may hold an image without its row, or the other way round.
             let len = stack.frames.shape()[0].min(stack.table.size());
+            let len = whole_rows(len, |row| match read_rows::<FrameRow>(&stack.table, row..row + 1) {
+                Ok(_) => Ok(true),
+                Err(SessionError::Hdf5 { .. }) => Ok(false),
+                Err(error) => Err(error),
+            })?;
             if index.len() + len > MAX_FRAMES {
                 let found = format!("{} or more", index.len() + len);
                 return Err(SessionError::unexpected(
