@@ -3,6 +3,7 @@
 use super::error::{At, SessionError};
 use super::h5::{ImageAxes, pixel_dtype, place, read_image, read_rows, read_text};
 use super::layout::{self, FrameRow};
+use super::own::whole_frames;
 use super::results::{ResultReader, Results};
 use ferrostem_proto::{GridSpec, PixelArray};
 use hdf5::H5Type;
@@ -51,9 +52,8 @@ impl ResultReader {
     pub fn frame_rows(&self, measurement: usize) -> Result<Vec<FrameRow>, SessionError> {
         let group = &self.of(measurement)?.group;
         let table = group.dataset(layout::FRAMES).at(|| format!("{}/{}", place(group), layout::FRAMES))?;
-        // A recording that was cut short may hold a row without its image.
-        let images = self.images(measurement)?.shape().first().copied().unwrap_or(0);
-        read_rows(&table, 0..table.size().min(images))
+        let frames = whole_frames(&self.images(measurement)?, &table)?;
+        read_rows(&table, 0..frames)
     }
 
     /// The pixels of one frame, as received.
