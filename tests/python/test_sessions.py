@@ -108,7 +108,7 @@ def test_the_nsid_reader_of_scifireaders_opens_it():
 
 
 def test_hyperspy_opens_it_as_nexus():
-    """What hs.load(path, reader="NeXus", nxdata_only=True, skip_array_metadata=True) reads."""
+    """What hs.load(path, file_format="NeXus", nxdata_only=True, skip_array_metadata=True) reads."""
     nexus = pytest.importorskip("rsciio.nexus")
     loaded = nexus.file_reader(SESSION, nxdata_only=True, skip_array_metadata=True)
     signals = {signal["metadata"]["General"]["title"]: signal for signal in loaded}
@@ -130,7 +130,7 @@ def test_hyperspy_opens_it_as_nexus():
 
 def test_hyperspy_makes_images_of_it():
     hyperspy = pytest.importorskip("hyperspy.api")
-    loaded = hyperspy.load(SESSION, reader="NeXus", nxdata_only=True, skip_array_metadata=True)
+    loaded = hyperspy.load(SESSION, file_format="NeXus", nxdata_only=True, skip_array_metadata=True)
     (frames,) = (signal for signal in loaded if signal.metadata.General.title == "HAADF")
     assert frames.axes_manager.signal_shape == (5, 6) and frames.axes_manager.navigation_shape == (3,)
     assert frames.axes_manager["x"].units == "nm"
