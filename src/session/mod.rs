@@ -24,6 +24,7 @@ mod read;
 mod reader;
 mod record;
 mod recorder_thread;
+mod recording;
 pub mod replay;
 mod results;
 mod rows;
@@ -37,8 +38,9 @@ pub use read::contents::{Contents, Entry, EntryKind, Recorded, contents};
 pub use read::npy::write_npy;
 pub use read::smbfo::{UnitCell, UnitCellParameterization};
 pub use reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, open};
-pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionEvent, SessionHeader, WhenFull};
+pub use record::Recorder;
 pub use recorder_thread::{RecordCounts, RecordItem, RecordProblem, RecorderThread};
+pub use recording::{Gap, RecordSettings, RecordSummary, SessionEvent, SessionHeader, WhenFull};
 pub use replay::{Clock, FrameOutput, Lateness, Player, ReplayReport, Schedule, ScheduleOptions, Speed};
 pub use results::{Acknowledgement, RecordedResult, ResultReader};
 
