@@ -14,6 +14,7 @@ mod acquisition;
 mod canvas;
 mod check;
 mod detector;
+mod faults;
 mod hash;
 #[cfg(test)]
 mod imperfections;
@@ -35,6 +36,7 @@ mod truth;
 mod view;
 
 pub use acquisition::{AcquisitionError, AcquisitionServer, Endpoints, Pace, ServerSettings};
+pub use faults::Faults;
 pub use microscope::{
     Afterglow, Detector, Distortions, Flagging, Flicker, Flyback, Hum, Jumps, LostAs, LostLines, Microscope,
     PixelType, SubScan, Tilt,
