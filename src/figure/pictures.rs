@@ -86,7 +86,7 @@ pub fn mask_figure(frame: &Array2<f32>, result: &ResultMessage, settings: &Figur
     let scene = Scene::new(frame, result, settings)?;
     let view = scene.view(TWO_PANELS, TWO_PANELS_UNIT)?;
     let panels = vec![scene.ood_panel(&view)?, scene.mistilt_panel(&view)?];
-    let mut legend = vec![Block::PValues, scene.flag_keys()];
+    let mut legend = vec![p_value_bar(), scene.flag_keys()];
     legend.extend(scene.tile_keys(&view));
     scene.sheet(panels, legend, (LEGEND_WIDTH, view.unit)).compose(&scene.face)
 }
@@ -168,6 +168,14 @@ pub fn overview(frame: &Array2<f32>, result: &ResultMessage, settings: &FigureSe
     scene.sheet(panels, legend, (LEGEND_WIDTH, view.unit)).compose(&scene.face)
 }
 
+fn p_value_bar() -> Block {
+    let marks = [(0.0, "1"), (2.0, "10⁻²"), (colour::P_VALUE_DECADES, "≤ 10⁻⁴")];
+    Block::Heat {
+        title: "Window p-value".into(),
+        marks: marks.map(|(power, label)| (power / colour::P_VALUE_DECADES, label.to_owned())).to_vec(),
+    }
+}
+
 /// Writes every picture as `<dir>/<stem>_<picture>.png`, creating `dir`, and returns their paths. Characters of `stem`
 /// other than letters, digits, `.`, `-` and `_` become `_`.
 ///
@@ -189,23 +197,27 @@ pub fn write_all(
         ("overview", overview),
     ];
     let settings = FigureSettings::default();
+    pictures
+        .into_iter()
+        .map(|(name, draw)| write_png(dir, &format!("{stem}_{name}"), &draw(frame, result, &settings)?))
+        .collect()
+}
+
+/// Writes `<dir>/<name>.png`, creating `dir`; odd characters of `name` become `_`.
+pub(super) fn write_png(dir: &Path, name: &str, picture: &Pixmap) -> Result<PathBuf, FigureError> {
     let write_error = |path: &Path| {
         let path = path.to_owned();
         |source| FigureError::Write { path, source }
     };
     std::fs::create_dir_all(dir).map_err(write_error(dir))?;
     let safe: String =
-        stem.chars().map(|c| if c.is_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
-    let mut paths = Vec::new();
-    for (name, draw) in pictures {
-        let path = dir.join(format!("{safe}_{name}.png"));
-        let png = draw(frame, result, &settings)?
-            .encode_png()
-            .map_err(|error| FigureError::Encode { path: path.clone(), reason: error.to_string() })?;
-        std::fs::write(&path, png).map_err(write_error(&path))?;
-        paths.push(path);
-    }
-    Ok(paths)
+        name.chars().map(|c| if c.is_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
+    let path = dir.join(format!("{safe}.png"));
+    let png = picture
+        .encode_png()
+        .map_err(|error| FigureError::Encode { path: path.clone(), reason: error.to_string() })?;
+    std::fs::write(&path, png).map_err(write_error(&path))?;
+    Ok(path)
 }
 
 #[cfg(test)]
