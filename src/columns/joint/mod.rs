@@ -1,7 +1,7 @@
 //! All columns of a frame fitted together, each with its neighbours' tails taken into account.
 //!
-//! Features: one profile a sublattice (elliptical core and tail), fitted to the whole frame; height, position and local background
-//! of every column by weighted least squares; a smooth background; weights from the noise that the residuals show; covariances.
+//! Features: one profile a sublattice (elliptical core and tail), fitted to the whole frame; height and position of every column by
+//! weighted least squares; a smooth background; weights from the noise that the residuals show; covariances.
 //! Assumptions: columns of one sublattice look alike but for their height, as in crowded-field photometry of stars (Stetson 1987,
 //! DAOPHOT; Anderson & King 2000). Columns that do not still have the right centre, if they are symmetric.
 //!
@@ -43,7 +43,7 @@ const USUAL_SIGMA_CELLS: f64 = 0.18;
 #[derive(Debug, Clone, PartialEq)]
 pub struct JointFit {
     /// One for each column given; `None` where there turned out to be none. `sigma_px` is that of the sublattice's core,
-    /// `background` the smooth one and the column's own together.
+    /// `background` the smooth one at the column.
     pub fits: Vec<Option<GaussianFit>>,
     /// Part of the columns' height that is tail, and its width over the core's.
     pub tail_fraction: f64,
@@ -63,8 +63,6 @@ struct Spot {
     row: f64,
     col: f64,
     amplitude: f64,
-    /// Background of its own on top of the smooth one.
-    constant: f64,
     sublattice: Sublattice,
     /// Outside the frame: it stays as it is.
     fixed: bool,
@@ -134,7 +132,6 @@ impl<'a> Fitting<'a> {
                 row: column.row,
                 col: column.col,
                 amplitude: typical[column.sublattice as usize].1,
-                constant: 0.0,
                 sublattice: column.sublattice,
                 fixed,
             }
@@ -173,7 +170,17 @@ impl<'a> Fitting<'a> {
         }
         if round >= FIRST_ROUNDS {
             let expected = &self.columns + &self.background;
-            self.noise = Noise::of(&expected, &(self.pixels - &expected));
+            let residual = self.pixels - &expected;
+            let margin = (shape::EDGE_CELLS * self.cell_px) as usize;
+            let inner = |image: &Array2<f32>| {
+                let within = |length: usize| {
+                    let margin = margin.min(length.saturating_sub(32) / 2);
+                    margin..length - margin
+                };
+                let (rows, cols) = (within(image.nrows()), within(image.ncols()));
+                image.slice(ndarray::s![rows, cols]).to_owned()
+            };
+            self.noise = Noise::of(&inner(&expected), &inner(&residual));
             self.shape_step(round > 2 * FIRST_ROUNDS);
             self.level_beyond();
             self.draw();
@@ -198,7 +205,6 @@ impl<'a> Fitting<'a> {
             spot.amplitude += change[0];
             spot.row += shorter * change[1];
             spot.col += shorter * change[2];
-            spot.constant += change[3];
             let strayed = (spot.row - start.row).hypot(spot.col - start.col) > bound;
             if strayed || spot.amplitude <= 0.0 {
                 // Back to where it was found; what is not there stays small.
@@ -211,7 +217,8 @@ impl<'a> Fitting<'a> {
         longest
     }
 
-    /// Gauss–Newton on height, row, column and constant of one column, everything else as it is.
+    /// Gauss–Newton on height, row and column of one column, everything else as it is. A constant is fitted along and thrown away:
+    /// height and smooth background would else follow each other without end.
     fn step_of(&self, spot: &Spot) -> Option<Step> {
         let profile = profile_of(&self.profiles, spot.sublattice);
         let radius = WINDOW_CELLS * self.cell_px;
@@ -234,7 +241,7 @@ impl<'a> Fitting<'a> {
                     SVector::from([values.height, -height * values.slope[0], -height * values.slope[1], 1.0]);
                 let weight = 1.0 / self.noise.variance(f64::from(smooth));
                 normal += weight * gradient * gradient.transpose();
-                right += weight * (f64::from(rest) - spot.constant) * gradient;
+                right += weight * f64::from(rest) * gradient;
                 count += 1;
             }
         }
@@ -277,7 +284,7 @@ impl<'a> Fitting<'a> {
                     col_error: error(2),
                     amplitude: spot.amplitude,
                     amplitude_error: error(0),
-                    background: f64::from(self.background[[row, col]]) + spot.constant,
+                    background: f64::from(self.background[[row, col]]),
                     sigma_px: profile_of(&self.profiles, spot.sublattice).sigma_px(),
                 })
             })

@@ -4,7 +4,7 @@
 const NEGLIGIBLE: f64 = 1e-4;
 /// Bounds of the tail's fraction and of its width over the core's.
 pub(super) const TAIL: [f64; 2] = [0.0, 0.6];
-pub(super) const RATIO: [f64; 2] = [1.4, 3.5];
+pub(super) const RATIO: [f64; 2] = [1.4, 2.6];
 
 /// A Gaussian core and a wider Gaussian tail of the same shape, height 1:
 /// `(1 - tail) exp(-u / 2) + tail exp(-u / (2 ratio²))`, u the squared distance measured by the inverse covariance.
@@ -29,10 +29,10 @@ pub(super) struct Values {
 }
 
 impl Profile {
-    /// A round profile with the tail that a focused probe usually leaves.
+    /// A round profile without tail.
     pub(super) fn round(sigma_px: f64) -> Self {
         let precision = sigma_px.powi(-2);
-        Self { precision: [precision, 0.0, precision], tail: 0.05, ratio: 2.0 }
+        Self { precision: [precision, 0.0, precision], tail: 0.0, ratio: 2.2 }
     }
 
     /// Geometric mean of the core's two standard deviations.

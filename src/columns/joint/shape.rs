@@ -15,10 +15,14 @@ const HEIGHT: usize = 8;
 const CONSTANT: usize = 10;
 /// The middle of a frame, up to this side, tells enough of the profile.
 const SIDE_PX: usize = 384;
+/// Left out at the frame's edge, in cell edges.
+pub(super) const EDGE_CELLS: f64 = 1.25;
 const BAND_ROWS: usize = 16;
 /// What is known of tails before a frame is seen, mean and standard deviation.
-const TAIL_PRIOR: [f64; 2] = [0.05, 0.2];
-const RATIO_PRIOR: [f64; 2] = [2.0, 0.4];
+const TAIL_PRIOR: [f64; 2] = [0.0, 0.2];
+/// Tails below this fraction have no width.
+const LEAST_TAIL: f64 = 0.01;
+const RATIO_PRIOR: [f64; 2] = [2.2, 0.3];
 
 type Normal = (SMatrix<f64, PARAMETERS, PARAMETERS>, SVector<f64, PARAMETERS>);
 
@@ -26,8 +30,10 @@ impl Fitting<'_> {
     /// Gauss–Newton on the shared parameters over the middle of the frame; `tails` also moves the tail.
     pub(super) fn shape_step(&mut self, tails: bool) {
         let (rows, cols) = self.pixels.dim();
+        // At the edge, columns that cannot be seen leave their flanks.
+        let margin = (EDGE_CELLS * self.cell_px) as usize;
         let middle = |length: usize| {
-            let side = length.min(SIDE_PX);
+            let side = length.saturating_sub(2 * margin).clamp(length.min(32), SIDE_PX);
             let from = (length - side) / 2;
             from..from + side
         };
@@ -38,13 +44,22 @@ impl Fitting<'_> {
             .map(|from| self.band(from..(from + BAND_ROWS).min(rows.end), cols.clone()))
             .reduce(|| (SMatrix::zeros(), SVector::zeros()), |a, b| (a.0 + b.0, a.1 + b.1));
         let shared = self.profiles[0];
-        for (index, value, [mean, deviation]) in
-            [(TAIL_FRACTION, shared.tail, TAIL_PRIOR), (TAIL_RATIO, shared.ratio, RATIO_PRIOR)]
+        for (index, value, [mean, deviation], [low, high]) in
+            [(TAIL_FRACTION, shared.tail, TAIL_PRIOR, TAIL), (TAIL_RATIO, shared.ratio, RATIO_PRIOR, RATIO)]
         {
-            // Held fast where tails are not to move.
-            let weight = if tails { deviation.powi(-2) } else { 1e18 * (1.0 + normal[(index, index)]) };
-            normal[(index, index)] += weight;
-            right[index] += if tails { weight * (mean - value) } else { 0.0 };
+            let pull = right[index] + deviation.powi(-2) * (mean - value);
+            let at_end = (value <= low && pull < 0.0) || (value >= high && pull > 0.0);
+            // A tail that is none has no width.
+            let free = tails && !at_end && (index == TAIL_FRACTION || shared.tail > LEAST_TAIL);
+            if free {
+                normal[(index, index)] += deviation.powi(-2);
+                right[index] = pull;
+            } else {
+                normal.row_mut(index).fill(0.0);
+                normal.column_mut(index).fill(0.0);
+                normal[(index, index)] = 1.0;
+                right[index] = 0.0;
+            }
         }
         for index in 0..PARAMETERS {
             let damping = 1e-6 * normal[(index, index)] + f64::MIN_POSITIVE;
@@ -58,24 +73,29 @@ impl Fitting<'_> {
         self.take(&change);
     }
 
+    /// Takes the step, or as much of it as leaves every parameter near where it was.
     fn take(&mut self, change: &SVector<f64, PARAMETERS>) {
+        let most = |index: usize| match index {
+            0..TAIL_FRACTION => {
+                let [rr, _, cc] = self.profiles[index / 3].precision;
+                0.2 * rr.min(cc)
+            }
+            TAIL_FRACTION => 0.05,
+            TAIL_RATIO | HEIGHT.. => 0.2,
+        };
+        let part = (0..CONSTANT).map(|k| most(k) / change[k].abs()).fold(1.0, f64::min);
+        let change = part * change;
         for (sublattice, profile) in self.profiles.iter_mut().enumerate() {
-            let [rr, rc, cc] = profile.precision;
-            let most = 0.2 * rr.min(cc);
             let at = 3 * sublattice;
-            let moved = [
-                rr + change[at].clamp(-most, most),
-                rc + change[at + 1].clamp(-most, most),
-                cc + change[at + 2].clamp(-most, most),
-            ];
+            let moved: [f64; 3] = std::array::from_fn(|k| profile.precision[k] + change[at + k]);
             if moved[0] * moved[2] > 1.2 * moved[1].powi(2) {
                 profile.precision = moved;
             }
-            profile.tail = (profile.tail + change[TAIL_FRACTION].clamp(-0.05, 0.05)).clamp(TAIL[0], TAIL[1]);
-            profile.ratio = (profile.ratio + change[TAIL_RATIO].clamp(-0.2, 0.2)).clamp(RATIO[0], RATIO[1]);
+            profile.tail = (profile.tail + change[TAIL_FRACTION]).clamp(TAIL[0], TAIL[1]);
+            profile.ratio = (profile.ratio + change[TAIL_RATIO]).clamp(RATIO[0], RATIO[1]);
         }
         for spot in &mut self.spots {
-            spot.amplitude *= 1.0 + change[HEIGHT + spot.sublattice as usize].clamp(-0.2, 0.2);
+            spot.amplitude *= 1.0 + change[HEIGHT + spot.sublattice as usize];
         }
     }
 
