@@ -4,10 +4,9 @@
 use super::colour::{self, Rgb};
 use super::draw::{self, Area};
 use super::panel::{View, draw_scale_bar, frame_picture};
-use super::pictures::write_png;
 use super::sheet::{Block, Key, Panel, Sheet, Swatch};
 use super::text::{Anchor, Label, Typeface};
-use super::{FigureError, FigureSettings};
+use super::{FigureError, FigureSettings, write_png};
 use crate::columns::Neighbours;
 use crate::frame::Sublattice;
 use crate::label::{FrameLabels, LabelledColumn};
@@ -62,7 +61,9 @@ pub fn write_labels(
     (labels, calibration): (&FrameLabels, &Calibration),
 ) -> Result<PathBuf, FigureError> {
     let picture = labels_figure(frame, labels, calibration, &FigureSettings::default())?;
-    write_png(dir, &format!("{stem}_labels"), &picture)
+    let safe: String =
+        stem.chars().map(|c| if c.is_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
+    write_png(dir, &format!("{safe}_labels"), &picture)
 }
 
 impl Drawing<'_> {

@@ -4,7 +4,7 @@ use super::colour::{self, Rgb};
 use super::layers::FLAGGED_OPACITY;
 use super::scene::{Scene, printable};
 use super::sheet::{Block, Key, Swatch};
-use super::{FigureError, FigureSettings};
+use super::{FigureError, FigureSettings, write_png};
 use ferrostem_proto::ResultMessage;
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
@@ -197,27 +197,12 @@ pub fn write_all(
         ("overview", overview),
     ];
     let settings = FigureSettings::default();
+    let safe: String =
+        stem.chars().map(|c| if c.is_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
     pictures
         .into_iter()
-        .map(|(name, draw)| write_png(dir, &format!("{stem}_{name}"), &draw(frame, result, &settings)?))
+        .map(|(name, draw)| write_png(dir, &format!("{safe}_{name}"), &draw(frame, result, &settings)?))
         .collect()
-}
-
-/// Writes `<dir>/<name>.png`, creating `dir`; odd characters of `name` become `_`.
-pub(super) fn write_png(dir: &Path, name: &str, picture: &Pixmap) -> Result<PathBuf, FigureError> {
-    let write_error = |path: &Path| {
-        let path = path.to_owned();
-        |source| FigureError::Write { path, source }
-    };
-    std::fs::create_dir_all(dir).map_err(write_error(dir))?;
-    let safe: String =
-        name.chars().map(|c| if c.is_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
-    let path = dir.join(format!("{safe}.png"));
-    let png = picture
-        .encode_png()
-        .map_err(|error| FigureError::Encode { path: path.clone(), reason: error.to_string() })?;
-    std::fs::write(&path, png).map_err(write_error(&path))?;
-    Ok(path)
 }
 
 #[cfg(test)]
