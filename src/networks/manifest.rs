@@ -206,6 +206,13 @@ impl Manifest {
                     fits,
                     "an even number from 28 to 512",
                 )?;
+                check(
+                    path,
+                    "architecture.window_px",
+                    config.window_px,
+                    |_| config.head_features() > 0,
+                    "54 or more for a deep head without padding",
+                )?;
                 let names: Vec<&str> = self.outputs.iter().map(|output| output.name.as_str()).collect();
                 let found = names.join(", ");
                 let expected = DCNN_OUTPUTS.join(", ");

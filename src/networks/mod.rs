@@ -15,7 +15,7 @@ mod features;
 mod manifest;
 mod untrained;
 
-pub use dcnn::{Dcnn, DcnnConfig, Padding};
+pub use dcnn::{Dcnn, DcnnConfig, HeadKind, Padding};
 pub(crate) use dcnn::{FEATURE_CHANNELS, POOLING, site_features};
 pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
 pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};

@@ -8,7 +8,7 @@ use super::{Metrics, TrainError};
 use crate::frame::ClassicalCell;
 use crate::networks::{
     Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics,
-    OutputSpec, POOLING, Padding, dcnn_outputs, site_features,
+    OutputSpec, POOLING, dcnn_outputs, site_features,
 };
 use crate::polarization::sample_on_grid;
 use crate::simulate::TruthCell;
@@ -24,6 +24,10 @@ const JUDGED_WITHIN_CELLS: f64 = 0.5;
 const WEIGHTS: [f32; 6] = [1.0, 1.0, 0.3, 0.3, 0.1, 0.1];
 /// Weight of the likelihood that trains sigma.
 const SIGMA_WEIGHT: f64 = 0.1;
+/// Least and largest predicted sigma that the loss takes at its word, as logarithms of multiples of the scale of P.
+const LOG_SIGMA: [f64; 2] = [-4.0, 1.0];
+/// A sigma of this multiple of the scale of P has weight 1.
+const TYPICAL_SIGMA: f64 = 0.25;
 /// Frames from which the feature statistics are taken, per held-out frame.
 const STATISTICS_FRAMES_FACTOR: usize = 4;
 
@@ -77,11 +81,7 @@ impl DcnnTask {
     }
 
     fn config(&self) -> DcnnConfig {
-        DcnnConfig {
-            padding: Padding::Valid,
-            window_px: self.settings.window_px,
-            outputs: self.outputs.len(),
-        }
+        self.settings.network(self.outputs.len())
     }
 
     fn sample(&self, split: Split) -> Result<Sample, TrainError> {
@@ -162,15 +162,20 @@ impl Task for DcnnTask {
         let count = learns.clone().sum().clamp_min(1.0);
         let weights = Tensor::<1>::from_floats(WEIGHTS, device).reshape([1, WEIGHTS.len(), 1, 1]);
 
-        let errors = outputs.clone().slice(s![.., ..WEIGHTS.len(), .., ..]) - targets;
+        let scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
+        let offset = self.outputs.last().map_or(0.0, |spec| spec.mean) - scale.ln();
+        let log_sigma = (outputs.clone().slice(s![.., WEIGHTS.len().., .., ..]) + offset)
+            .clamp(LOG_SIGMA[0], LOG_SIGMA[1]);
+        // A noisy frame would drown what a clean one has to teach. As in β-NLL with β = ½ (Seitzer et al., ICLR 2022),
+        // a window counts by the inverse of its predicted sigma.
+        let trust = log_sigma.clone().detach().neg().exp() * TYPICAL_SIGMA;
+
+        let errors = outputs.slice(s![.., ..WEIGHTS.len(), .., ..]) - targets;
         let squares = errors.clone() * errors;
-        let regression = (squares.clone() * weights * learns.clone()).sum() / count.clone();
+        let regression = (squares.clone() * weights * trust * learns.clone()).sum() / count.clone();
 
         // The likelihood sees the residual of P as a constant: it teaches sigma, and leaves P to its own loss.
         let residual = squares.slice(s![.., 0..2, .., ..]).mean_dim(1).detach();
-        let scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
-        let offset = self.outputs.last().map_or(0.0, |spec| spec.mean) - scale.ln();
-        let log_sigma = (outputs.slice(s![.., WEIGHTS.len().., .., ..]) + offset).clamp(-6.0, 3.0);
         let likelihood = residual * (log_sigma.clone() * -2.0).exp() * 0.5 + log_sigma;
         regression + (likelihood * learns).sum() / count * SIGMA_WEIGHT
     }

@@ -2,6 +2,7 @@
 
 use super::settings::Schedule;
 use super::{Metrics, TrainError};
+use burn::grad_clipping::GradientClippingConfig;
 use burn::module::{Module, ParamGroup};
 use burn::optim::lr_scheduler::constant::ConstantLr;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// Batches prepared ahead of the step that needs them.
 const BATCHES_AHEAD: usize = 2;
+/// Longest gradient of one parameter tensor; a longer one is scaled down to it.
+const GRADIENT_NORM: f32 = 1.0;
 
 /// What a network learns, and how.
 pub(super) trait Task: Sync {
@@ -42,7 +45,9 @@ pub(super) fn run<T: Task>(
     fs::create_dir_all(folder).map_err(|source| TrainError::File { path: folder.to_owned(), source })?;
     let training = device.clone().autodiff();
     let checkpoint = Checkpoint::new(folder);
-    let optimizer: ModuleOptimizer = AdamConfig::new().with_epsilon(1e-8).init();
+    let clipping = GradientClippingConfig::Norm(GRADIENT_NORM);
+    let optimizer: ModuleOptimizer =
+        AdamConfig::new().with_epsilon(1e-8).with_grad_clipping(Some(clipping)).init();
     let (network, mut optimizer, first) = checkpoint.resume(network, optimizer)?;
     let network = network.train();
     let bar = progress_bar(schedule.steps, first);

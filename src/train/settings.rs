@@ -2,6 +2,7 @@
 
 use super::TrainError;
 use crate::config::InvalidSetting;
+use crate::networks::{DcnnConfig, HeadKind, Padding};
 use crate::preprocess::Normalisation;
 use crate::simulate::TrainingRanges;
 use serde::de::DeserializeOwned;
@@ -20,7 +21,7 @@ pub struct Schedule {
     pub crop_px: usize,
     /// Adam's rate after the warm-up; it falls to zero as a cosine.
     pub learning_rate: f64,
-    /// Rate of the fully connected head relative to the rest: its ~10⁵ inputs diverge otherwise.
+    /// Rate of the output layer relative to the rest. A linear head, of ~10⁵ inputs, diverges above a fiftieth.
     pub head_rate: f64,
     pub warmup_steps: u64,
     pub checkpoint_every: u64,
@@ -36,7 +37,7 @@ impl Default for Schedule {
             batch: 4,
             crop_px: 176,
             learning_rate: 1e-3,
-            head_rate: 0.02,
+            head_rate: 1.0,
             warmup_steps: 30,
             checkpoint_every: 50,
             held_out_frames: 48,
@@ -53,6 +54,7 @@ pub struct DcnnTrainSettings {
     pub schedule: Schedule,
     pub pixel_size_pm: f64,
     pub normalisation: Normalisation,
+    pub head: HeadKind,
     /// Side of a window, px.
     pub window_px: usize,
     /// Distance of the windows that learn from one frame, px.
@@ -69,6 +71,7 @@ impl Default for DcnnTrainSettings {
             schedule: Schedule::default(),
             pixel_size_pm: 15.0,
             normalisation: Normalisation::Local { sigma_px: 40.0 },
+            head: HeadKind::Deep,
             window_px: 80,
             stride_px: 8,
             cell_upper_bound_pm: 285.0,
@@ -95,7 +98,7 @@ impl Default for FcnnTrainSettings {
     fn default() -> Self {
         Self {
             name: "fcnn-perovskite-100".to_owned(),
-            schedule: Schedule { steps: 600, batch: 6, crop_px: 128, head_rate: 1.0, ..Schedule::default() },
+            schedule: Schedule { steps: 600, batch: 6, crop_px: 128, ..Schedule::default() },
             pixel_size_pm: 15.0,
             normalisation: Normalisation::Local { sigma_px: 40.0 },
             filters: 16,
@@ -148,16 +151,25 @@ impl Schedule {
 }
 
 impl DcnnTrainSettings {
+    /// The network that is trained, with that many outputs.
+    pub(super) fn network(&self, outputs: usize) -> DcnnConfig {
+        DcnnConfig { padding: Padding::Valid, head: self.head, window_px: self.window_px, outputs }
+    }
+
     /// # Errors
     /// When the file cannot be read or holds a value out of range.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let settings: Self = read_toml(path)?;
         settings.schedule.validate(settings.window_px.next_multiple_of(8))?;
         settings.scenes.validate("scenes")?;
-        if settings.stride_px == 0 || !settings.stride_px.is_multiple_of(2) {
-            return Err(
-                InvalidSetting::new("stride_px", settings.stride_px, "an even number of pixels").into()
-            );
+        let network = settings.network(0);
+        if settings.stride_px == 0 || !settings.stride_px.is_multiple_of(network.pooling()) {
+            let expected = format!("a multiple of {} for this head", network.pooling());
+            return Err(InvalidSetting::new("stride_px", settings.stride_px, expected).into());
+        }
+        if network.head_features() == 0 {
+            let expected = "a window large enough for its head: 28 px, 54 px for a deep one";
+            return Err(InvalidSetting::new("window_px", settings.window_px, expected).into());
         }
         Ok(settings)
     }
