@@ -159,7 +159,43 @@ struct DeepHead {
     hidden: Conv2d,
 }
 
+/// One layer in front of the fully connected ones, as [`Dcnn::layers`] lists them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Layer<'a> {
+    /// 3 × 3, LeakyReLU behind it.
+    Convolution(&'a Conv2d),
+    /// 2 × 2 max-pooling.
+    Pool,
+}
+
 impl Dcnn {
+    /// Every layer in the order of evaluation, from the image to the map under the fully connected layers. A linear
+    /// head's normalisation is not among them; it belongs to [`Self::fully_connected`].
+    pub(crate) fn layers(&self) -> Vec<Layer<'_>> {
+        let mut layers: Vec<Layer> =
+            [&self.block1, &self.block2].into_iter().flatten().map(Layer::Convolution).collect();
+        layers.push(Layer::Pool);
+        layers.extend(self.block3.iter().map(Layer::Convolution));
+        if let Some(deep) = &self.deep {
+            layers.push(Layer::Pool);
+            layers.extend(deep.context.iter().map(Layer::Convolution));
+            layers.push(Layer::Pool);
+        }
+        layers
+    }
+
+    /// The rest of the network behind [`Self::layers`].
+    ///
+    /// # Shapes
+    /// - `map`: `[batch, 128, row, col]`
+    /// - `stride_px`, result: as of [`Self::head_dense`]
+    pub(crate) fn fully_connected(&self, map: Tensor<4>, stride_px: usize) -> Tensor<4> {
+        match &self.deep {
+            Some(_) => self.outputs(map, stride_px),
+            None => self.outputs(self.dropout.forward(self.normalised(map)), stride_px),
+        }
+    }
+
     /// The shared feature map.
     ///
     /// # Shapes
@@ -167,7 +203,10 @@ impl Dcnn {
     /// - result: `[batch, 128, row / 2 - 11, col / 2 - 11]` without padding, `[batch, 128, row / 2, col / 2]` with
     pub fn features(&self, images: Tensor<4>) -> Tensor<4> {
         let x = convolve(images, &self.block1);
-        let x = convolve(self.pool.forward(convolve(x, &self.block2)), &self.block3);
+        self.normalised(convolve(self.pool.forward(convolve(x, &self.block2)), &self.block3))
+    }
+
+    fn normalised(&self, x: Tensor<4>) -> Tensor<4> {
         match &self.norm {
             Some(norm) => norm.forward(x),
             None => x,
@@ -182,11 +221,17 @@ impl Dcnn {
     /// - result: `[batch, output, window row, window col]`
     pub fn head_dense(&self, features: Tensor<4>, stride_px: usize) -> Tensor<4> {
         let x = self.dropout.forward(features);
-        let Some(deep) = &self.deep else {
-            return fully_connected(x, &self.head, stride_px / POOLING);
+        let map = match &self.deep {
+            Some(deep) => self.pool.forward(convolve(self.pool.forward(x), &deep.context)),
+            None => x,
         };
-        let x = self.pool.forward(convolve(self.pool.forward(x), &deep.context));
-        let hidden = fully_connected(x, &deep.hidden, stride_px / (4 * POOLING));
+        self.outputs(map, stride_px)
+    }
+
+    /// The fully connected layers alone.
+    fn outputs(&self, map: Tensor<4>, stride_px: usize) -> Tensor<4> {
+        let Some(deep) = &self.deep else { return fully_connected(map, &self.head, stride_px / POOLING) };
+        let hidden = fully_connected(map, &deep.hidden, stride_px / (4 * POOLING));
         fully_connected(leaky_relu(hidden, LEAKY_SLOPE), &self.head, 1)
     }
 

@@ -4,7 +4,7 @@ use super::export::{self, Export};
 use super::runner::{self, Task};
 use super::samples::{Sample, Split, normalised, simulated, upload};
 use super::settings::DcnnTrainSettings;
-use super::{Metrics, TrainError};
+use super::{Metrics, TrainError, direct};
 use crate::frame::ClassicalCell;
 use crate::networks::{
     Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics,
@@ -12,6 +12,7 @@ use crate::networks::{
 };
 use crate::polarization::sample_on_grid;
 use crate::simulate::TruthCell;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use ferrostem_proto::GridSpec;
 use ndarray::{Array2, Array4};
@@ -137,26 +138,9 @@ impl DcnnTask {
     }
 }
 
-fn to_device(array: &Array4<f32>, device: &Device) -> Tensor<4> {
-    let (a, b, c, d) = array.dim();
-    Tensor::from_data(TensorData::new(array.iter().copied().collect(), [a, b, c, d]), device)
-}
-
-impl Task for DcnnTask {
-    type Network = Dcnn;
-    type Batch = DcnnBatch;
-
-    fn batch(&self, step: u64) -> Result<DcnnBatch, TrainError> {
-        let frames = (0..self.settings.schedule.batch)
-            .into_par_iter()
-            .map(|index| self.sample(Split::Training { step, index }))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(self.assemble(&frames))
-    }
-
-    fn loss(&self, network: &Dcnn, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
-        let features = network.features(upload(&batch.images, device));
-        let outputs = network.head_dense(features, self.settings.stride_px);
+impl DcnnTask {
+    /// The loss of the outputs on every window.
+    fn loss_of(&self, outputs: Tensor<4>, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
         let targets = to_device(&batch.targets, device);
         let learns = to_device(&batch.learns, device);
         let count = learns.clone().sum().clamp_min(1.0);
@@ -179,7 +163,46 @@ impl Task for DcnnTask {
         let likelihood = residual * (log_sigma.clone() * -2.0).exp() * 0.5 + log_sigma;
         regression + (likelihood * learns).sum() / count * SIGMA_WEIGHT
     }
+}
 
+fn to_device(array: &Array4<f32>, device: &Device) -> Tensor<4> {
+    let (a, b, c, d) = array.dim();
+    Tensor::from_data(TensorData::new(array.iter().copied().collect(), [a, b, c, d]), device)
+}
+
+impl Task for DcnnTask {
+    type Network = Dcnn;
+    type Batch = DcnnBatch;
+
+    fn batch(&self, step: u64) -> Result<DcnnBatch, TrainError> {
+        let frames = (0..self.settings.schedule.batch)
+            .into_par_iter()
+            .map(|index| self.sample(Split::Training { step, index }))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(self.assemble(&frames))
+    }
+
+    fn loss(&self, network: &Dcnn, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
+        let features = network.features(upload(&batch.images, device));
+        let outputs = network.head_dense(features, self.settings.stride_px);
+        self.loss_of(outputs, batch, device)
+    }
+
+    fn gradients(
+        &self,
+        network: &Dcnn,
+        batch: &DcnnBatch,
+        device: &Device,
+    ) -> Result<(f32, GradientsParams), TrainError> {
+        // On the CPU the convolutions have a faster way, from which the loss does not differ.
+        let loss = |map: Tensor<4>| {
+            self.loss_of(network.fully_connected(map, self.settings.stride_px), batch, device)
+        };
+        if device.clone().inner() == Device::flex() {
+            return direct::gradients(network, &batch.images, device, loss);
+        }
+        runner::differentiated(self.loss(network, batch, device), network)
+    }
     fn evaluate(&self, network: &Dcnn, device: &Device) -> Result<Metrics, TrainError> {
         let frames = self.settings.schedule.held_out_frames;
         let judged = self.judge(network, device, (0..frames).map(|index| Split::HeldOut { index }))?;

@@ -3,7 +3,9 @@
 //! A [`Task`] says how a batch is made, what its loss is and how a network is judged; [`run`](runner::run) is the one
 //! loop that all of them share: Adam, cosine schedule, checkpoints that resume exactly, a CSV log.
 
+mod convolutions;
 mod dcnn;
+mod direct;
 mod export;
 
 mod fcnn;
