@@ -4,7 +4,7 @@ use super::export::{self, Export};
 use super::judged::Judged;
 use super::runner::{self, Task};
 use super::samples::{Sample, Split, normalised, simulated, upload};
-use super::settings::DcnnTrainSettings;
+use super::settings::{DcnnTrainSettings, Stack};
 use super::{Metrics, TrainError, direct};
 use crate::frame::ClassicalCell;
 use crate::networks::{
@@ -16,7 +16,7 @@ use crate::simulate::TruthCell;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use ferrostem_proto::GridSpec;
-use ndarray::{Array2, Array4};
+use ndarray::{Array2, Array4, s as nds};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -38,6 +38,16 @@ const STATISTICS_FRAMES_FACTOR: usize = 4;
 pub struct DcnnTask {
     settings: DcnnTrainSettings,
     outputs: Vec<OutputSpec>,
+}
+
+/// What one frame gives to learn from.
+struct Windows<'a> {
+    /// The whole frame, or one image a window.
+    images: Vec<Array2<f32>>,
+    /// Windows of an image, a side.
+    side: usize,
+    /// Image by image, row by row.
+    cells: Vec<Option<&'a TruthCell>>,
 }
 
 /// Frames with the target of every window.
@@ -88,7 +98,7 @@ impl DcnnTask {
 
     fn sample(&self, split: Split) -> Result<Sample, TrainError> {
         let schedule = &self.settings.schedule;
-        simulated(&self.settings.scenes, schedule.crop_px, schedule.seed, split)
+        simulated(&self.settings.scenes, self.settings.gamma, schedule.crop_px, schedule.seed, split)
     }
 
     /// Where the windows of a training frame are.
@@ -107,34 +117,82 @@ impl DcnnTask {
         }
     }
 
-    /// The cell that each window learns from, row by row.
-    fn window_cells<'a>(&self, sample: &'a Sample, within_px: f64) -> Vec<Option<&'a TruthCell>> {
+    /// The images to run the network on, and the cell that each of their windows learns from.
+    fn windows<'a>(&self, sample: &'a Sample, within_pm: f64) -> Windows<'a> {
+        let image = normalised(sample, self.settings.normalisation);
+        match self.settings.stack {
+            Stack::NotCentred => {
+                let grid = self.grid();
+                let cells = self.window_cells(sample, &grid, within_pm);
+                Windows { images: vec![image], side: grid.rows as usize, cells }
+            }
+            Stack::Centred { windows } => {
+                let cells = sample.frame.truth.cells.iter().filter(|cell| !cell.disturbed);
+                let whole: Vec<_> =
+                    cells.filter_map(|cell| Some((cell, self.around(&image, cell)?))).collect();
+                // From all over the frame.
+                let step = whole.len().div_ceil(windows).max(1);
+                let (cells, images) =
+                    whole.into_iter().step_by(step).map(|(cell, image)| (Some(cell), image)).unzip();
+                Windows { images, side: 1, cells }
+            }
+        }
+    }
+
+    /// The window around a cell's centre; `None` where it does not fit.
+    fn around(&self, image: &Array2<f32>, cell: &TruthCell) -> Option<Array2<f32>> {
+        let window = self.settings.window_px;
+        let [top, left] = [cell.row, cell.col].map(|centre| (centre - (window - 1) as f64 / 2.0).round());
+        let fits = |first: f64, size: usize| first >= 0.0 && first as usize + window <= size;
+        if !(fits(top, image.nrows()) && fits(left, image.ncols())) {
+            return None;
+        }
+        let (top, left) = (top as usize, left as usize);
+        Some(image.slice(nds![top..top + window, left..left + window]).to_owned())
+    }
+
+    /// The cell that each window of a grid learns from, row by row.
+    fn window_cells<'a>(
+        &self,
+        sample: &'a Sample,
+        grid: &GridSpec,
+        within_pm: f64,
+    ) -> Vec<Option<&'a TruthCell>> {
         let cells = &sample.frame.truth.cells;
         let centres: Vec<ClassicalCell> = cells.iter().map(TruthCell::as_measured).collect();
         let pixel = self.settings.pixel_size_pm;
-        sample_on_grid(&centres, &self.grid(), [pixel; 2], within_px * pixel)
+        let far_enough = |cell: &TruthCell, window: usize| {
+            let (i, j) = (window / grid.cols as usize, window % grid.cols as usize);
+            let row = grid.row0 + i as f64 * grid.step_row;
+            let col = grid.col0 + j as f64 * grid.step_col;
+            (row - cell.row).hypot(col - cell.col) * pixel >= self.settings.cell_minimum_pm
+        };
+        sample_on_grid(&centres, grid, [pixel; 2], within_pm)
             .into_iter()
-            .map(|index| index.and_then(|index| cells.get(index)).filter(|cell| !cell.disturbed))
+            .enumerate()
+            .map(|(window, index)| {
+                let cell = cells.get(index?)?;
+                (!cell.disturbed && far_enough(cell, window)).then_some(cell)
+            })
             .collect()
     }
 
     fn assemble(&self, frames: &[Sample]) -> DcnnBatch {
-        let grid = self.grid();
-        let (rows, cols) = (grid.rows as usize, grid.cols as usize);
-        let within_px = self.settings.cell_upper_bound_pm / self.settings.pixel_size_pm;
-        let mut targets = Array4::zeros((frames.len(), WEIGHTS.len(), rows, cols));
-        let mut learns = Array4::zeros((frames.len(), 1, rows, cols));
-        for (n, frame) in frames.iter().enumerate() {
-            for (window, cell) in self.window_cells(frame, within_px).into_iter().enumerate() {
-                let Some(cell) = cell else { continue };
-                let (i, j) = (window / cols, window % cols);
-                learns[[n, 0, i, j]] = 1.0;
-                for (k, (value, spec)) in quantities(cell).into_iter().zip(&self.outputs).enumerate() {
-                    targets[[n, k, i, j]] = ((value - spec.mean) / spec.scale) as f32;
-                }
+        let windows: Vec<Windows> =
+            frames.iter().map(|frame| self.windows(frame, self.settings.cell_upper_bound_pm)).collect();
+        let side = windows.first().map_or(1, |windows| windows.side);
+        let count = windows.iter().map(|windows| windows.images.len()).sum();
+        let mut targets = Array4::zeros((count, WEIGHTS.len(), side, side));
+        let mut learns = Array4::zeros((count, 1, side, side));
+        for (index, cell) in windows.iter().flat_map(|windows| &windows.cells).enumerate() {
+            let Some(cell) = cell else { continue };
+            let (n, i, j) = (index / (side * side), index / side % side, index % side);
+            learns[[n, 0, i, j]] = 1.0;
+            for (k, (value, spec)) in quantities(cell).into_iter().zip(&self.outputs).enumerate() {
+                targets[[n, k, i, j]] = ((value - spec.mean) / spec.scale) as f32;
             }
         }
-        let images = frames.iter().map(|sample| normalised(sample, self.settings.normalisation)).collect();
+        let images = windows.into_iter().flat_map(|windows| windows.images).collect();
         DcnnBatch { images, targets, learns }
     }
 }
@@ -222,19 +280,20 @@ impl DcnnTask {
         let mut judged = Judged::default();
         for split in splits {
             let sample = self.sample(split)?;
-            let image = normalised(&sample, self.settings.normalisation);
-            let features = network.features(upload(std::slice::from_ref(&image), device));
-            let outputs = network.head_dense(features, self.settings.stride_px);
-            let values = read(outputs)?;
-            let cell_px = sample.frame.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt())
-                / self.settings.pixel_size_pm;
-            let cells = self.window_cells(&sample, JUDGED_WITHIN_CELLS * cell_px);
-            let windows = cells.len();
+            let cell_pm = sample.frame.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt());
+            let windows = self.windows(&sample, JUDGED_WITHIN_CELLS * cell_pm);
+            if windows.images.is_empty() {
+                continue;
+            }
+            let features = network.features(upload(&windows.images, device));
+            let values = read(network.head_dense(features, self.settings.stride_px))?;
+            let each = windows.side * windows.side;
             let physical = |k: usize, window: usize| -> Option<f64> {
                 let spec = self.outputs.get(k)?;
-                Some(spec.mean + spec.scale * f64::from(*values.get(k * windows + window)?))
+                let index = (window / each * self.outputs.len() + k) * each + window % each;
+                Some(spec.mean + spec.scale * f64::from(*values.get(index)?))
             };
-            for (window, cell) in cells.into_iter().enumerate() {
+            for (window, cell) in windows.cells.into_iter().enumerate() {
                 let Some(cell) = cell else { continue };
                 for (k, truth) in quantities(cell).into_iter().enumerate() {
                     if let (Some(errors), Some(value)) = (judged.errors.get_mut(k), physical(k, window)) {
@@ -272,19 +331,23 @@ impl DcnnTask {
     /// Mean, whitening and calibration of the site features on frames that the network was not trained on.
     fn feature_statistics(&self, network: &Dcnn, device: &Device) -> Result<FeatureStatistics, TrainError> {
         let frames = STATISTICS_FRAMES_FACTOR * self.settings.schedule.held_out_frames;
-        let within_px = self.settings.cell_upper_bound_pm / self.settings.pixel_size_pm;
         let mut accumulator = FeatureAccumulator::new(FEATURE_CHANNELS);
         let mut held_out = Vec::new();
         for index in 0..2 * frames {
             let sample = self.sample(Split::Calibration { index })?;
-            let image = normalised(&sample, self.settings.normalisation);
-            let features = network.features(upload(std::slice::from_ref(&image), device));
+            let windows = self.windows(&sample, self.settings.cell_upper_bound_pm);
+            if windows.images.is_empty() {
+                continue;
+            }
+            let features = network.features(upload(&windows.images, device));
             let sites =
                 site_features(features, self.config().window_features(), self.settings.stride_px / POOLING);
             let values = read(sites)?;
-            let cells = self.window_cells(&sample, within_px);
-            for (window, _) in cells.iter().enumerate().filter(|(_, cell)| cell.is_some()) {
-                let vector: Vec<f32> = values.iter().skip(window).step_by(cells.len()).copied().collect();
+            let each = windows.side * windows.side;
+            for (window, _) in windows.cells.iter().enumerate().filter(|(_, cell)| cell.is_some()) {
+                let first = window / each * FEATURE_CHANNELS * each + window % each;
+                let vector: Vec<f32> =
+                    values.iter().skip(first).step_by(each).take(FEATURE_CHANNELS).copied().collect();
                 if index < frames {
                     accumulator.add(&vector);
                 } else {
@@ -357,7 +420,6 @@ fn covered(grid: &GridSpec, window: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::s as nds;
 
     #[test]
     fn a_batch_is_the_same_for_the_same_step_and_its_targets_are_in_range() {
@@ -373,5 +435,35 @@ mod tests {
         let p = first.targets.slice(nds![.., 0..2, .., ..]);
         assert!(p.iter().all(|v| v.abs() * 20.0 <= 120.0));
         assert!(p.iter().any(|v| v.abs() * 20.0 > 2.0));
+    }
+    #[test]
+    fn centred_windows_are_those_around_cells_and_a_minimum_leaves_near_ones_out() {
+        let centred = DcnnTask::new(DcnnTrainSettings {
+            stack: Stack::Centred { windows: 5 },
+            ..DcnnTrainSettings::default()
+        });
+        let batch = centred.batch(0).unwrap();
+        assert!(batch.images.len() >= 12 && batch.images.len() <= 20, "{}", batch.images.len());
+        assert!(batch.images.iter().all(|image| image.dim() == (80, 80)));
+        assert_eq!(batch.targets.dim(), (batch.images.len(), 6, 1, 1));
+        assert!(batch.learns.iter().all(|&learns| learns == 1.0));
+
+        let sample = centred.sample(Split::Training { step: 0, index: 0 }).unwrap();
+        let whole = normalised(&sample, centred.settings.normalisation);
+        let windows = centred.windows(&sample, 0.0);
+        for (image, cell) in windows.images.iter().zip(&windows.cells) {
+            let cell = cell.unwrap();
+            // Pixel 39.5 of the window is the cell's centre, to half a pixel.
+            let (row, col) = ((cell.row - 39.5).round() as usize, (cell.col - 39.5).round() as usize);
+            assert_eq!(image[[40, 40]], whole[[row + 40, col + 40]]);
+        }
+
+        let learning = |minimum: f64| {
+            let settings = DcnnTrainSettings { cell_minimum_pm: minimum, ..DcnnTrainSettings::default() };
+            DcnnTask::new(settings).batch(0).unwrap().learns.sum()
+        };
+        let (all, some) = (learning(0.0), learning(120.0));
+        // A disc of 120 pm in a cell of 400 pm is 28 % of it.
+        assert!(some < 0.9 * all && some > 0.5 * all, "{some} of {all}");
     }
 }

@@ -17,7 +17,7 @@ mod settings;
 pub use dcnn::train_dcnn;
 
 pub use fcnn::train_fcnn;
-pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule};
+pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
 
 use crate::networks::{FeatureError, ModelError};
 use std::path::PathBuf;

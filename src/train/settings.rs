@@ -37,12 +37,26 @@ impl Default for Schedule {
             batch: 4,
             crop_px: 176,
             learning_rate: 1e-3,
-            head_rate: 1.0,
+            head_rate: 0.02,
             warmup_steps: 30,
             checkpoint_every: 50,
             held_out_frames: 48,
         }
     }
+}
+
+/// Which windows a DCNN learns from: the two stacks of Nelson et al.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Stack {
+    /// NC: a sliding window, `stride_px` apart.
+    #[default]
+    NotCentred,
+    /// C: windows around unit cells, to the pixel.
+    Centred {
+        /// At most so many of a frame.
+        windows: usize,
+    },
 }
 
 /// `ferrostem train dcnn --config FILE`.
@@ -59,8 +73,13 @@ pub struct DcnnTrainSettings {
     pub window_px: usize,
     /// Distance of the windows that learn from one frame, px.
     pub stride_px: usize,
-    /// A window learns from the nearest unit cell no farther than this (Nelson et al.: the cation–cation distance).
+    pub stack: Stack,
+    /// A window learns from the nearest unit cell no farther than this (Nelson et al.: the cation–cation distance), and from
+    /// none that is nearer than the minimum. Both are for windows that are not centred.
     pub cell_upper_bound_pm: f64,
+    pub cell_minimum_pm: f64,
+    /// Pixels are raised to a power drawn from this range, the largest left as it is.
+    pub gamma: [f64; 2],
     pub scenes: TrainingRanges,
 }
 
@@ -71,10 +90,13 @@ impl Default for DcnnTrainSettings {
             schedule: Schedule::default(),
             pixel_size_pm: 15.0,
             normalisation: Normalisation::Local { sigma_px: 40.0 },
-            head: HeadKind::Deep,
+            head: HeadKind::Linear,
             window_px: 80,
             stride_px: 8,
+            stack: Stack::default(),
             cell_upper_bound_pm: 285.0,
+            cell_minimum_pm: 0.0,
+            gamma: [1.0, 1.0],
             scenes: at_model_scale(),
         }
     }
@@ -163,6 +185,19 @@ impl DcnnTrainSettings {
         settings.schedule.validate(settings.window_px.next_multiple_of(8))?;
         settings.scenes.validate("scenes")?;
         let network = settings.network(0);
+        if let Stack::Centred { windows: windows @ 0 } = settings.stack {
+            return Err(InvalidSetting::new("stack.windows", windows, "at least 1").into());
+        }
+        let [nearest, farthest] = [settings.cell_minimum_pm, settings.cell_upper_bound_pm];
+        if !(0.0 <= nearest && nearest < farthest && farthest <= 1e4) {
+            let expected = "from 0 to below cell_upper_bound_pm, which is at most 10000";
+            return Err(InvalidSetting::new("cell_minimum_pm", nearest, expected).into());
+        }
+        let [low, high] = settings.gamma;
+        if !(0.1 <= low && low <= high && high <= 10.0) {
+            let found = format!("{low}, {high}");
+            return Err(InvalidSetting::new("gamma", found, "a range within 0.1 to 10").into());
+        }
         if settings.stride_px == 0 || !settings.stride_px.is_multiple_of(network.pooling()) {
             let expected = format!("a multiple of {} for this head", network.pooling());
             return Err(InvalidSetting::new("stride_px", settings.stride_px, expected).into());
