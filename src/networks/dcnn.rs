@@ -202,6 +202,24 @@ impl Dcnn {
         self.norm.as_ref()
     }
 
+    /// The same network with the trunk of `other`, whose layers' outputs are divided by `rms` on the way, so that a new head
+    /// finds features of unit size. LeakyReLU and pooling let a factor pass.
+    ///
+    /// `rms` has a number for every convolution of the trunk.
+    pub(crate) fn with_trunk_of(mut self, other: &Self, rms: &[f64]) -> Self {
+        let own = [&mut self.block1, &mut self.block2, &mut self.block3].into_iter().flatten();
+        let others = [&other.block1, &other.block2, &other.block3].into_iter().flatten();
+        let mut before = 1.0;
+        for ((own, other), &after) in own.zip(others).zip(rms) {
+            own.weight = own.weight.clone().map(|_| other.weight.val() * (before / after));
+            if let (Some(own), Some(other)) = (&mut own.bias, &other.bias) {
+                *own = own.clone().map(|_| other.val() / after);
+            }
+            before = after;
+        }
+        self
+    }
+
     /// The rest of the network behind [`Self::layers`].
     ///
     /// # Shapes

@@ -24,8 +24,8 @@ pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
 pub use fcnn::{Fcnn, FcnnConfig};
 pub use features::{FeatureAccumulator, FeatureError, FeatureStatistics};
 pub use manifest::{
-    Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, TrainingRecord,
-    WeightsRef,
+    Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, StartingPoint,
+    TrainingRecord, WeightsRef,
 };
 pub(crate) use manifest::{dcnn_outputs, weights_bytes, write_part};
 pub use untrained::write_untrained;

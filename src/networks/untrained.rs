@@ -58,6 +58,7 @@ pub fn write_untrained(folder: &Path, architecture: Architecture, seed: u64) -> 
             seed,
             steps: 0,
             commit: "none".to_owned(),
+            started_from: None,
             config: toml::Table::new(),
             held_out: toml::Table::new(),
         },

@@ -1,6 +1,7 @@
 //! The DCNN: every window of a frame learns from the nearest unit cell.
 
 use super::export::{self, Export};
+use super::judged::Judged;
 use super::runner::{self, Task};
 use super::samples::{Sample, Split, normalised, simulated, upload};
 use super::settings::DcnnTrainSettings;
@@ -8,7 +9,7 @@ use super::{Metrics, TrainError, direct};
 use crate::frame::ClassicalCell;
 use crate::networks::{
     Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics,
-    OutputSpec, POOLING, dcnn_outputs, site_features,
+    LoadedModel, OutputSpec, POOLING, StartingPoint, dcnn_outputs, site_features,
 };
 use crate::polarization::sample_on_grid;
 use crate::simulate::TruthCell;
@@ -146,10 +147,11 @@ impl DcnnTask {
         let count = learns.clone().sum().clamp_min(1.0);
         let weights = Tensor::<1>::from_floats(WEIGHTS, device).reshape([1, WEIGHTS.len(), 1, 1]);
 
-        let scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
-        let offset = self.outputs.last().map_or(0.0, |spec| spec.mean) - scale.ln();
-        let log_sigma = (outputs.clone().slice(s![.., WEIGHTS.len().., .., ..]) + offset)
-            .clamp(LOG_SIGMA[0], LOG_SIGMA[1]);
+        let p_scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
+        let (mean, scale) = self.outputs.last().map_or((0.0, 1.0), |spec| (spec.mean, spec.scale));
+        let log_sigma = (outputs.clone().slice(s![.., WEIGHTS.len().., .., ..]) * scale
+            + (mean - p_scale.ln()))
+        .clamp(LOG_SIGMA[0], LOG_SIGMA[1]);
         // A noisy frame would drown what a clean one has to teach. As in β-NLL with β = ½ (Seitzer et al., ICLR 2022),
         // a window counts by the inverse of its predicted sigma.
         let trust = log_sigma.clone().detach().neg().exp() * TYPICAL_SIGMA;
@@ -210,82 +212,6 @@ impl Task for DcnnTask {
     }
 }
 
-/// Errors of single windows on judged frames.
-#[derive(Debug, Default)]
-struct Judged {
-    /// Prediction minus truth, physical units, one vector a quantity.
-    errors: [Vec<f64>; 6],
-    /// Truth of P, pm, to compare the error with the spread of what was to be found.
-    truth_p: Vec<f64>,
-    /// Predicted sigma, pm.
-    sigma: Vec<f64>,
-    /// Counts at an A column's peak.
-    dose: Vec<f64>,
-}
-
-impl Judged {
-    fn metrics(&self, outputs: &[OutputSpec]) -> Metrics {
-        let mut metrics = Metrics::new();
-        let mut p_errors: Vec<f64> = Vec::new();
-        for (errors, spec) in self.errors.iter().zip(outputs) {
-            metrics.insert(format!("rms_{}_{}", spec.name, spec.unit), rms(errors.iter().copied()));
-        }
-        for errors in self.errors.iter().take(2) {
-            p_errors.extend(errors);
-        }
-        metrics.insert("rms_p_component_pm".to_owned(), rms(p_errors.into_iter()));
-        metrics.insert("rms_p_truth_pm".to_owned(), rms(self.truth_p.iter().copied()));
-        for (name, range) in [
-            ("10_30", 10.0..30.0),
-            ("30_100", 30.0..100.0),
-            ("100_300", 100.0..300.0),
-            ("300_2000", 300.0..2001.0),
-        ] {
-            let pick = |errors: &[f64]| -> Vec<f64> {
-                errors
-                    .iter()
-                    .zip(&self.dose)
-                    .filter(|(_, dose)| range.contains(*dose))
-                    .map(|(e, _)| *e)
-                    .collect()
-            };
-            let errors: Vec<f64> = self.errors.iter().take(2).flat_map(|errors| pick(errors)).collect();
-            if !errors.is_empty() {
-                metrics.insert(format!("rms_p_component_counts_{name}_pm"), rms(errors.into_iter()));
-            }
-        }
-        metrics.insert("windows".to_owned(), self.sigma.len() as f64);
-        metrics.insert("within_sigma_fraction".to_owned(), self.within_sigma());
-        metrics
-    }
-
-    /// Fraction of the components of P that lie within their predicted sigma; 0.683 when it is right.
-    fn within_sigma(&self) -> f64 {
-        let inside =
-            |errors: &Vec<f64>| errors.iter().zip(&self.sigma).filter(|(e, s)| e.abs() <= **s).count();
-        let total: usize = self.errors.iter().take(2).map(inside).sum();
-        total as f64 / (2 * self.sigma.len()).max(1) as f64
-    }
-
-    /// The factor that makes the predicted sigma hold 68.3 % of the errors.
-    fn sigma_factor(&self) -> f64 {
-        let mut ratios: Vec<f64> = self
-            .errors
-            .iter()
-            .take(2)
-            .flat_map(|errors| errors.iter().zip(&self.sigma).map(|(e, s)| e.abs() / s))
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        let position = (ratios.len() as f64 * 0.683) as usize;
-        ratios.get(position).copied().unwrap_or(1.0)
-    }
-}
-
-fn rms(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v * v, count + 1));
-    (sum / count.max(1) as f64).sqrt()
-}
-
 impl DcnnTask {
     fn judge(
         &self,
@@ -323,6 +249,26 @@ impl DcnnTask {
         Ok(judged)
     }
 
+    /// The network to train, and the model that it starts from. Where that has another head, its trunk is taken alone.
+    fn start(
+        &mut self,
+        from_model: Option<&Path>,
+        device: &Device,
+    ) -> Result<(Dcnn, Option<StartingPoint>), TrainError> {
+        let fresh = self.config().init(device);
+        let Some(folder) = from_model else { return Ok((fresh, None)) };
+        let LoadedModel { manifest, network, .. } = LoadedModel::dcnn(folder, device)?;
+        let trunk_only = manifest.architecture != Architecture::Dcnn(self.config());
+        let network = if trunk_only {
+            fresh.with_trunk_of(&network, &direct::output_rms(&network, &self.batch(0)?.images)?)
+        } else {
+            self.outputs = manifest.outputs;
+            network
+        };
+        let (name, sha256) = (manifest.name, manifest.weights.sha256);
+        Ok((network, Some(StartingPoint { name, sha256, trunk_only })))
+    }
+
     /// Mean, whitening and calibration of the site features on frames that the network was not trained on.
     fn feature_statistics(&self, network: &Dcnn, device: &Device) -> Result<FeatureStatistics, TrainError> {
         let frames = STATISTICS_FRAMES_FACTOR * self.settings.schedule.held_out_frames;
@@ -355,12 +301,13 @@ fn read(tensor: Tensor<4>) -> Result<Vec<f32>, TrainError> {
     data.try_into_vec::<f32>().map_err(|error| TrainError::Execution(format!("{error:?}")))
 }
 
-/// Trains a DCNN and writes its model folder `output/<name>`.
+/// Trains a DCNN, from the weights of `from_model` where one is given, and writes its model folder `output/<name>`.
 ///
 /// # Errors
 /// When the device, the simulator or a file fails, or the loss diverges.
 pub fn train_dcnn(
     settings: DcnnTrainSettings,
+    from_model: Option<&Path>,
     choice: DeviceChoice,
     output: &Path,
 ) -> Result<Metrics, TrainError> {
@@ -368,15 +315,15 @@ pub fn train_dcnn(
     device.seed(settings.schedule.seed);
     let work = output.join(format!("{}.training", settings.name));
     let mut task = DcnnTask::new(settings);
-    let network = task.config().init(&device);
+    let (network, started_from) = task.start(from_model, &device)?;
     let schedule = task.settings.schedule.clone();
     let (network, _) = runner::run(&task, network, &schedule, &device, &work)?;
 
-    // Sigma is made to hold 68.3 % on calibration frames, then judged like the rest on held-out ones.
+    // Sigma is calibrated on frames of its own, then judged like the rest on held-out ones.
     let calibration = (0..schedule.held_out_frames).map(|index| Split::Calibration { index });
-    let factor = task.judge(&network, &device, calibration)?.sigma_factor();
-    if let Some(spec) = task.outputs.last_mut() {
-        spec.mean += factor.max(1e-3).ln();
+    let calibration = task.judge(&network, &device, calibration)?.sigma_calibration();
+    if let (Some(spec), Some(calibration)) = (task.outputs.last_mut(), calibration) {
+        calibration.apply(spec);
     }
     let metrics = task.evaluate(&network, &device)?;
     let features = task.feature_statistics(&network, &device)?;
@@ -393,6 +340,7 @@ pub fn train_dcnn(
             outputs: task.outputs.clone(),
             features: Some(features.to_bytes()?),
             schedule,
+            started_from,
             config: export::table(&task.settings)?,
             metrics: metrics.clone(),
         },

@@ -203,6 +203,7 @@ pub fn train_fcnn(
             outputs: Vec::new(),
             features: None,
             schedule,
+            started_from: None,
             config: export::table(&task.settings)?,
             metrics: metrics.clone(),
         },

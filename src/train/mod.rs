@@ -9,6 +9,7 @@ mod direct;
 mod export;
 
 mod fcnn;
+mod judged;
 mod runner;
 mod samples;
 mod settings;
