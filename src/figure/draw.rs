@@ -41,9 +41,18 @@ pub fn stroke(pixmap: &mut Pixmap, path: &Path, ink: Ink, width: f32) {
 }
 
 pub fn line(pixmap: &mut Pixmap, ends: [(f32, f32); 2], ink: Ink, width: f32) {
+    polyline(pixmap, &ends, (ink, width), false);
+}
+
+/// A line through all `points`, and back to the first where it is `closed`.
+pub fn polyline(pixmap: &mut Pixmap, points: &[(f32, f32)], (ink, width): (Ink, f32), closed: bool) {
     let mut path = PathBuilder::new();
-    path.move_to(ends[0].0, ends[0].1);
-    path.line_to(ends[1].0, ends[1].1);
+    for (n, &(x, y)) in points.iter().enumerate() {
+        if n == 0 { path.move_to(x, y) } else { path.line_to(x, y) }
+    }
+    if closed {
+        path.close();
+    }
     if let Some(path) = path.finish() {
         stroke(pixmap, &path, ink, width);
     }

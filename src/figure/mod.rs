@@ -11,18 +11,24 @@ mod draw;
 mod layers;
 mod panel;
 mod pictures;
+mod plot;
 mod scene;
 mod sheet;
+mod simulated;
 mod text;
 
 pub use pictures::{
     candidates_figure, columns_figure, mask_figure, overview, polarization_figure, polarization_map,
     write_all,
 };
+pub use simulated::{
+    comparison_figure, simulated_frame_figure, spectrum_figure, truth_figure, write_simulated,
+};
 
 use crate::config::InvalidSetting;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use tiny_skia::Pixmap;
 
 /// How pictures are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +59,24 @@ pub enum FigureError {
     Encode { path: PathBuf, reason: String },
     #[error("{path}: {source}")]
     Write { path: PathBuf, source: std::io::Error },
+}
+
+/// Writes `<dir>/<name>.png`, creating `dir`.
+///
+/// # Errors
+/// When the picture cannot be encoded or written.
+pub fn write_png(dir: &Path, name: &str, picture: &Pixmap) -> Result<PathBuf, FigureError> {
+    let path = dir.join(format!("{name}.png"));
+    let write_error = |path: &Path| {
+        let path = path.to_owned();
+        |source| FigureError::Write { path, source }
+    };
+    std::fs::create_dir_all(dir).map_err(write_error(dir))?;
+    let png = picture
+        .encode_png()
+        .map_err(|error| FigureError::Encode { path: path.clone(), reason: error.to_string() })?;
+    std::fs::write(&path, png).map_err(write_error(&path))?;
+    Ok(path)
 }
 
 impl Default for FigureSettings {

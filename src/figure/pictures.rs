@@ -4,7 +4,7 @@ use super::colour::{self, Rgb};
 use super::layers::FLAGGED_OPACITY;
 use super::scene::{Scene, printable};
 use super::sheet::{Block, Key, Swatch};
-use super::{FigureError, FigureSettings};
+use super::{FigureError, FigureSettings, write_png};
 use ferrostem_proto::ResultMessage;
 use ndarray::Array2;
 use std::path::{Path, PathBuf};
@@ -189,23 +189,12 @@ pub fn write_all(
         ("overview", overview),
     ];
     let settings = FigureSettings::default();
-    let write_error = |path: &Path| {
-        let path = path.to_owned();
-        |source| FigureError::Write { path, source }
-    };
-    std::fs::create_dir_all(dir).map_err(write_error(dir))?;
     let safe: String =
         stem.chars().map(|c| if c.is_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
-    let mut paths = Vec::new();
-    for (name, draw) in pictures {
-        let path = dir.join(format!("{safe}_{name}.png"));
-        let png = draw(frame, result, &settings)?
-            .encode_png()
-            .map_err(|error| FigureError::Encode { path: path.clone(), reason: error.to_string() })?;
-        std::fs::write(&path, png).map_err(write_error(&path))?;
-        paths.push(path);
-    }
-    Ok(paths)
+    pictures
+        .into_iter()
+        .map(|(name, draw)| write_png(dir, &format!("{safe}_{name}"), &draw(frame, result, &settings)?))
+        .collect()
 }
 
 #[cfg(test)]

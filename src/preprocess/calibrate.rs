@@ -208,7 +208,7 @@ fn flattened_crop(pixels: &Array2<f32>, valid: &Array2<bool>) -> Array2<f32> {
 }
 
 /// |FFT|², `[row frequency, column frequency]` in FFT order.
-fn power_spectrum(image: Array2<f32>) -> Array2<f32> {
+pub(crate) fn power_spectrum(image: Array2<f32>) -> Array2<f32> {
     let (rows, cols) = image.dim();
     let mut planner = FftPlanner::<f32>::new();
     let along_rows = planner.plan_fft_forward(cols);

@@ -9,6 +9,7 @@ mod normalise;
 mod resample;
 mod windows;
 
+pub(crate) use calibrate::power_spectrum;
 pub use calibrate::{CalibrationError, CalibrationHints, LatticeEstimate, calibrate, estimate_lattice};
 pub use mask::measured_pixels;
 pub use normalise::Normalisation;

@@ -1,4 +1,5 @@
-//! The control socket: JSON requests, JSON replies. What a command does is the handler's business.
+//! A control socket: JSON requests, JSON replies. What there is to ask for and what it does is behind [`Answer`]: the
+//! commands of the daemon ([`Commands`]), and those of the simulated scan.
 //!
 //! REQ peers send an empty delimiter and the request; DEALER peers may leave the delimiter out or put parts of
 //! their own before it. The reply goes back behind the same parts. A peer that sends several requests at once gets
@@ -24,10 +25,29 @@ const REQUEST_LIMIT: usize = 1 << 20;
 const PARTS_LIMIT: usize = 16;
 const ROLE: Role = Role { socket_type: "REP", peers: &["REQ", "DEALER"], frame_limit: REQUEST_LIMIT };
 
-/// Carries out the commands.
+/// Answers the requests of a control socket.
+pub trait Answer: Send + Sync + 'static {
+    /// `request` is the body as it came, of at most 1 MiB. Runs on a thread of its own that may block. Requests of
+    /// different peers run at the same time.
+    fn answer(&self, request: &[u8]) -> ControlReply;
+}
+
+/// Carries out the commands of the daemon's control lane.
 pub trait ControlHandler: Send + Sync + 'static {
-    /// Runs on a thread of its own that may block. Requests of different peers run at the same time.
+    /// As [`Answer::answer`], for a request that could be read.
     fn handle(&self, request: ControlRequest) -> ControlReply;
+}
+
+/// The daemon's control lane: requests that cannot be read are refused, the others are handled.
+pub(super) struct Commands(pub Arc<dyn ControlHandler>);
+
+impl Answer for Commands {
+    fn answer(&self, request: &[u8]) -> ControlReply {
+        match ControlRequest::parse(request, &Limits::default()) {
+            Ok(request) => self.0.handle(request),
+            Err(refused) => *refused,
+        }
+    }
 }
 
 /// A bound control socket. Dropping it disconnects the peers.
@@ -42,18 +62,19 @@ impl ControlServer {
     /// # Errors
     /// The address cannot be bound.
     pub fn bind(
+        lane: &'static str,
         address: SocketAddr,
         max_connections: usize,
         metrics: LaneMetrics,
-        handler: Arc<dyn ControlHandler>,
+        answer: Arc<dyn Answer>,
     ) -> Result<Self, PublishError> {
-        let listener = listen("control", address)?;
+        let listener = listen(lane, address)?;
         let connections = metrics.clone();
         let serve = move |stream, stop| {
-            let peer = Peer { handler: Arc::clone(&handler), metrics: connections.clone() };
+            let peer = Peer { answer: Arc::clone(&answer), metrics: connections.clone() };
             peer.serve(stream, stop)
         };
-        Ok(Self { server: Server::start("control", listener, max_connections, metrics, serve)? })
+        Ok(Self { server: Server::start(lane, listener, max_connections, metrics, serve)? })
     }
 
     /// The address that was bound, with the port that was taken where 0 was asked for.
@@ -68,7 +89,7 @@ impl ControlServer {
 }
 
 struct Peer {
-    handler: Arc<dyn ControlHandler>,
+    answer: Arc<dyn Answer>,
     metrics: LaneMetrics,
 }
 
@@ -85,12 +106,12 @@ impl Peer {
         let (to_pong, pongs) = mpsc::channel(1);
         tokio::select! {
             outcome = hear(&mut frames, to_answer, to_pong) => outcome,
-            outcome = self.answer(&mut writer, requests, pongs, stop) => outcome,
+            outcome = self.answer_all(&mut writer, requests, pongs, stop) => outcome,
         }
     }
 
     /// Answers the requests one by one, and pings also while a command takes its time.
-    async fn answer<W: AsyncWrite + Unpin>(
+    async fn answer_all<W: AsyncWrite + Unpin>(
         &self,
         writer: &mut W,
         mut requests: mpsc::Receiver<Request>,
@@ -125,21 +146,24 @@ impl Peer {
     }
 
     async fn reply(&self, body: Bytes) -> Bytes {
-        let reply = match ControlRequest::parse(&body, &Limits::default()) {
-            Ok(request) => {
-                let id = request.id.clone();
-                let handler = Arc::clone(&self.handler);
-                let handled = tokio::task::spawn_blocking(move || handler.handle(request)).await;
-                handled.unwrap_or_else(|error| {
-                    tracing::error!(%error, "a control command failed to run to its end");
-                    let message = "the command failed to run to its end; the log says more";
-                    ControlReply { id, outcome: Err(ControlError::new(ErrorCode::Failed, message)) }
-                })
+        let (answer, request) = (Arc::clone(&self.answer), body.clone());
+        let answered = tokio::task::spawn_blocking(move || answer.answer(&request)).await;
+        let reply = answered.unwrap_or_else(|error| {
+            tracing::error!(%error, "a control command failed to run to its end");
+            let message = "the command failed to run to its end; the log says more";
+            ControlReply {
+                id: request_id(&body),
+                outcome: Err(ControlError::new(ErrorCode::Failed, message)),
             }
-            Err(refused) => *refused,
-        };
+        });
         reply.to_json().into()
     }
+}
+
+/// The request's `id`; null where it has none or cannot be read.
+fn request_id(request: &[u8]) -> serde_json::Value {
+    let request: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_slice(request);
+    request.ok().and_then(|mut request| request.remove("id")).unwrap_or_default()
 }
 
 /// The parts that go back as they came, and the request itself.

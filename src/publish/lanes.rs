@@ -68,12 +68,17 @@ pub struct Publisher(Arc<Lane>);
 impl Publisher {
     /// Sends two parts, the topic and the payload, to all who subscribed to a prefix of the topic.
     pub fn publish(&self, topic: &'static str, payload: Bytes) {
-        self.0.send(Publication::new(Some(topic), payload));
+        self.publish_parts(&[Bytes::from_static(topic.as_bytes())], payload);
     }
 
     /// Sends the payload as the only part; subscriptions are compared with its first bytes.
     pub fn publish_single(&self, payload: Bytes) {
-        self.0.send(Publication::new(None, payload));
+        self.publish_parts(&[], payload);
+    }
+
+    /// Sends the `leading` parts and then the payload; subscriptions are compared with the first part.
+    pub fn publish_parts(&self, leading: &[Bytes], payload: Bytes) {
+        self.0.send(Publication::new(leading, payload));
     }
 
     /// Messages that made room for newer ones, over all subscribers since the lane was bound.

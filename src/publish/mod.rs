@@ -14,7 +14,7 @@ mod zmtp;
 #[cfg(test)]
 mod socket_tests;
 
-pub use control::{ControlHandler, ControlServer};
+pub use control::{Answer, ControlHandler, ControlServer};
 pub use http::{HttpServer, LaneLine, router};
 pub use lanes::{LaneOptions, PubLane, Publisher};
 pub use queue::QueueCapacity;
@@ -67,8 +67,13 @@ impl Lanes {
             pub_lane("results", addresses.results, settings.results_capacity(), metrics.results.clone())?;
         let latest =
             pub_lane("latest", addresses.latest, settings.latest_capacity(), metrics.latest.clone())?;
-        let control =
-            ControlServer::bind(addresses.control, max_connections, metrics.control.clone(), handler)?;
+        let control = ControlServer::bind(
+            "control",
+            addresses.control,
+            max_connections,
+            metrics.control.clone(),
+            Arc::new(control::Commands(handler)),
+        )?;
         let lines = lane_lines([results.address(), latest.address(), control.address()]);
         let http = HttpServer::bind(addresses.http, router(Arc::clone(telemetry), lines))?;
         Ok(Self { results, latest, control, http })

@@ -20,15 +20,18 @@ pub struct QueueCapacity {
 /// One message of a PUB lane, shared by all its subscribers.
 #[derive(Debug)]
 pub(super) struct Publication {
-    topic: Option<&'static str>,
+    /// What subscriptions are compared with.
+    first_part: Bytes,
     head: Bytes,
     payload: Bytes,
 }
 
 impl Publication {
-    pub(super) fn new(topic: Option<&'static str>, payload: Bytes) -> Self {
-        let head = zmtp::message_head(topic.map(str::as_bytes), payload.len());
-        Self { topic, head, payload }
+    /// The `leading` parts, if any, and the payload as the last one.
+    pub(super) fn new(leading: &[Bytes], payload: Bytes) -> Self {
+        let head = zmtp::message_head(leading, payload.len());
+        let first_part = leading.first().unwrap_or(&payload).clone();
+        Self { first_part, head, payload }
     }
 
     /// The frames on the wire: the head, then the payload.
@@ -38,11 +41,6 @@ impl Publication {
 
     fn len(&self) -> usize {
         self.head.len() + self.payload.len()
-    }
-
-    /// What subscriptions are compared with: the first part.
-    fn first_part(&self) -> &[u8] {
-        self.topic.map_or(&self.payload, str::as_bytes)
     }
 }
 
@@ -124,7 +122,7 @@ impl SubscriberQueue {
     /// Queues the message if the subscriber asked for it, and says how many older ones it displaced. Never waits.
     pub(super) fn push(&self, message: &Arc<Publication>) -> u64 {
         let mut state = self.state();
-        if !state.subscriptions.match_prefix_of(message.first_part()) {
+        if !state.subscriptions.match_prefix_of(&message.first_part) {
             return 0;
         }
         let mut dropped = 0;
@@ -189,7 +187,7 @@ mod tests {
     }
 
     fn publication(payload: &[u8]) -> Arc<Publication> {
-        Arc::new(Publication::new(Some("result"), Bytes::copy_from_slice(payload)))
+        Arc::new(Publication::new(&["result".into()], Bytes::copy_from_slice(payload)))
     }
 
     fn drain(queue: &SubscriberQueue) -> Vec<Bytes> {
@@ -243,12 +241,12 @@ mod tests {
         queue.unsubscribe(b"res");
         queue.unsubscribe(b"never asked for");
         queue.push(&publication(b"a"));
-        queue.push(&Arc::new(Publication::new(Some("status"), "b".into())));
+        queue.push(&Arc::new(Publication::new(&["status".into()], "b".into())));
         queue.unsubscribe(b"res");
         queue.push(&publication(b"c"));
         assert_eq!(drain(&queue), ["a"]);
         queue.subscribe("pay".into()).unwrap();
-        queue.push(&Arc::new(Publication::new(None, "payload".into())));
+        queue.push(&Arc::new(Publication::new(&[], "payload".into())));
         assert_eq!(drain(&queue), ["payload"]);
     }
 

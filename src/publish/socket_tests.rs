@@ -306,7 +306,8 @@ impl ControlHandler for Echo {
 }
 
 fn control(handler: Echo) -> ControlServer {
-    ControlServer::bind(ANY_PORT, 4, LaneMetrics::default(), Arc::new(handler)).unwrap()
+    let answer = control::Commands(Arc::new(handler));
+    ControlServer::bind("control", ANY_PORT, 4, LaneMetrics::default(), Arc::new(answer)).unwrap()
 }
 
 #[tokio::test]

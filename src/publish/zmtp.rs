@@ -241,11 +241,11 @@ pub(super) fn message(parts: &[Bytes]) -> Bytes {
 }
 
 /// Everything of a message that stands before its last part's `payload_len` bytes.
-pub(super) fn message_head(first: Option<&[u8]>, payload_len: usize) -> Bytes {
-    let mut head = BytesMut::with_capacity(first.map_or(0, <[u8]>::len) + 18);
-    if let Some(first) = first {
-        put_header(&mut head, FLAG_MORE, first.len());
-        head.put_slice(first);
+pub(super) fn message_head(leading: &[Bytes], payload_len: usize) -> Bytes {
+    let mut head = BytesMut::with_capacity(leading.iter().map(|part| part.len() + 9).sum::<usize>() + 9);
+    for part in leading {
+        put_header(&mut head, FLAG_MORE, part.len());
+        head.put_slice(part);
     }
     put_header(&mut head, 0, payload_len);
     head.freeze()
@@ -350,8 +350,9 @@ mod tests {
         ];
         assert_eq!(frames(&bytes).await.unwrap(), expected);
         assert_eq!(&pong(b"ab")[..], b"\x04\x07\x04PONGab");
-        assert_eq!(&message_head(Some(b"result"), 3)[..], b"\x01\x06result\x00\x03");
-        assert_eq!(&message_head(None, 256)[..], b"\x02\0\0\0\0\0\0\x01\0");
+        assert_eq!(&message_head(&["result".into()], 3)[..], b"\x01\x06result\x00\x03");
+        assert_eq!(&message_head(&["a".into(), "{}".into()], 1)[..], b"\x01\x01a\x01\x02{}\x00\x01");
+        assert_eq!(&message_head(&[], 256)[..], b"\x02\0\0\0\0\0\0\x01\0");
     }
 
     #[tokio::test]

@@ -3,13 +3,18 @@
 //! The file is in HDF5's SWMR mode (single writer, multiple readers) whenever frames are written: what is on disk is then
 //! whole at every moment, whoever kills the writer, and others can read along. In that mode nothing can be added but to
 //! what is there, so a new measurement means leaving it for a moment: [`SessionFile::leave_swmr`], then
-//! [`SessionFile::enter_swmr`]. Only being killed in those milliseconds can damage a file.
+//! [`SessionFile::enter_swmr`]. Only being killed in those milliseconds can damage a file. A new file is in the mode before
+//! it gets its name.
+//!
+//! A file that the disk does not take is never closed: libhdf5 1.10 frees what it still uses when it cannot write what it
+//! closes, and the process ends. Its handle is leaked, and the file ends with what was written.
 
 use super::error::{At, SessionError};
 use super::stack::TEMPLATE;
 use super::superblock;
 use hdf5::File;
 use hdf5::file::{FileCloseDegree, LibraryVersion};
+use std::cell::Cell;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -22,6 +27,7 @@ pub(super) struct SessionFile {
     path: PathBuf,
     /// Absent while the file is closed, and after it could not be opened again.
     file: Option<File>,
+    in_swmr: Cell<bool>,
     identity: Identity,
     /// Held, never read.
     _lock: WriterLock,
@@ -29,17 +35,18 @@ pub(super) struct SessionFile {
 
 impl SessionFile {
     /// Creates the session at `path`, or at the first free number where `path` contains `{n}`, with what `fill` puts into
-    /// it. It appears under its name only when it is whole, and never in place of another file.
+    /// it. It appears under its name only when it is whole and in SWMR mode, and never in place of another file.
     pub(super) fn create<T>(
         path: &Path,
         fill: impl FnOnce(&File) -> Result<T, SessionError>,
     ) -> Result<(Self, T), SessionError> {
-        let (draft, filled) = draft(path, fill)?;
+        let (draft, file, filled) = begin(path, fill)?;
+        start_swmr(&file, &draft.0)?;
         let (path, lock) = publish(&draft.0, path)?;
         let identity =
             Identity::of(&path).map_err(|source| SessionError::Io { path: path.clone(), source })?;
-        let file = Some(open_for_writing(&path)?);
-        Ok((Self { path, file, identity, _lock: lock }, filled))
+        let file = Some(file);
+        Ok((Self { path, file, in_swmr: Cell::new(true), identity, _lock: lock }, filled))
     }
 
     /// Takes up a session that exists, also one whose writer was killed; `check` says whether it is one, before anything
@@ -59,7 +66,8 @@ impl SessionFile {
         superblock::recover(path).map_err(io)?;
         let file = open_for_writing(path)?;
         let seen = inspect(&file)?;
-        Ok((Self { path: path.to_owned(), file: Some(file), identity, _lock: lock }, seen))
+        let in_swmr = Cell::new(false);
+        Ok((Self { path: path.to_owned(), file: Some(file), in_swmr, identity, _lock: lock }, seen))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -80,8 +88,11 @@ impl SessionFile {
     /// From here on the file is whole on disk at every moment, and nothing but rows and images can be added.
     pub(super) fn enter_swmr(&self) -> Result<(), SessionError> {
         let file = self.get()?;
-        file.flush().and_then(|()| file.start_swmr()).at(|| self.path.display().to_string())?;
-        self.settle()
+        if !self.in_swmr.get() {
+            start_swmr(file, &self.path)?;
+            self.in_swmr.set(true);
+        }
+        Ok(())
     }
 
     /// Closes and opens the file, so that groups and datasets can be added. Every handle into it is void then.
@@ -91,6 +102,8 @@ impl SessionFile {
             file.close().at(|| self.path.display().to_string())?;
         }
         self.file = Some(open_for_writing(&self.path)?);
+        self.in_swmr.set(false);
+        self.settle()?;
         self.get()
     }
 
@@ -100,7 +113,7 @@ impl SessionFile {
     /// When the disk does not take it, or the file is no longer where it was.
     pub(super) fn flush(&self) -> Result<(), SessionError> {
         self.get()?.flush().at(|| self.path.display().to_string())?;
-        if Identity::of(&self.path).is_ok_and(|now| now == self.identity) {
+        if self.is_there() {
             return self.settle();
         }
         Err(SessionError::Gone { path: self.path.clone() })
@@ -115,9 +128,34 @@ impl SessionFile {
         }
     }
 
+    /// Whether the path still leads to the file that is being written.
+    fn is_there(&self) -> bool {
+        Identity::of(&self.path).is_ok_and(|now| now == self.identity)
+    }
+
     fn settle(&self) -> Result<(), SessionError> {
         superblock::settle(&self.path).map_err(|source| SessionError::Io { path: self.path.clone(), source })
     }
+}
+
+impl Drop for SessionFile {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take_if(|file| file.flush().is_err()) else { return };
+        std::mem::forget(file);
+        if self.is_there() {
+            // Whoever dropped it knows already that the disk takes no more.
+            let _ = superblock::cut(&self.path);
+        }
+    }
+}
+
+fn start_swmr(file: &File, path: &Path) -> Result<(), SessionError> {
+    let settle =
+        || superblock::settle(path).map_err(|source| SessionError::Io { path: path.to_owned(), source });
+    file.flush().at(|| path.display().to_string())?;
+    settle()?;
+    file.start_swmr().at(|| path.display().to_string())?;
+    settle()
 }
 
 /// Opened without HDF5's own lock, which a reader who follows the session would hold; [`WriterLock`] keeps other writers off.
@@ -136,12 +174,27 @@ pub(super) fn draft<T>(
     path: &Path,
     fill: impl FnOnce(&File) -> Result<T, SessionError>,
 ) -> Result<(Draft, T), SessionError> {
-    let draft = Draft(sibling(path, &format!("{}.new", std::process::id())));
-    fs::write(&draft.0, TEMPLATE).map_err(|source| SessionError::Io { path: path.to_owned(), source })?;
-    let file = open_for_writing(&draft.0)?;
-    let filled = fill(&file)?;
+    let (draft, file, filled) = begin(path, fill)?;
     file.close().at(|| draft.0.display().to_string())?;
     Ok((draft, filled))
+}
+
+/// The same, still open, and all of it on disk.
+fn begin<T>(
+    path: &Path,
+    fill: impl FnOnce(&File) -> Result<T, SessionError>,
+) -> Result<(Draft, File, T), SessionError> {
+    let draft = Draft::beside(path);
+    fs::write(&draft.0, TEMPLATE).map_err(|source| SessionError::Io { path: path.to_owned(), source })?;
+    let file = open_for_writing(&draft.0)?;
+    let filled = fill(&file);
+    match file.flush().at(|| path.display().to_string()).and(filled) {
+        Ok(filled) => Ok((draft, file, filled)),
+        Err(error) => {
+            std::mem::forget(file);
+            Err(error)
+        }
+    }
 }
 
 /// Gives `draft` its name, under which nothing may be yet.
@@ -162,7 +215,8 @@ fn publish(draft: &Path, path: &Path) -> Result<(PathBuf, WriterLock), SessionEr
     Err(SessionError::Exists { path: path.to_owned() })
 }
 
-/// A link fails where the name is taken; where the file system has none, the name is reserved first.
+/// Gives `draft` the name `name`. A link fails where the name is taken; where the file system has none, the name is
+/// reserved first.
 fn name_draft(draft: &Path, name: &Path) -> std::io::Result<()> {
     match fs::hard_link(draft, name) {
         Ok(()) => Ok(()),
@@ -182,6 +236,25 @@ fn sibling(path: &Path, suffix: &str) -> PathBuf {
 
 /// A file that is removed when it goes out of scope, unless it got another name.
 pub(super) struct Draft(PathBuf);
+
+impl Draft {
+    /// A hidden name beside `path`.
+    pub(super) fn beside(path: &Path) -> Self {
+        Self(sibling(path, &format!("{}.new", std::process::id())))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Gives it the name `name`, under which nothing may be yet.
+    pub(super) fn publish(self, name: &Path) -> Result<(), SessionError> {
+        name_draft(&self.0, name).map_err(|source| match source.kind() {
+            ErrorKind::AlreadyExists => SessionError::Exists { path: name.to_owned() },
+            _ => SessionError::Io { path: name.to_owned(), source },
+        })
+    }
+}
 
 impl Drop for Draft {
     fn drop(&mut self) {

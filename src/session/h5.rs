@@ -5,7 +5,7 @@ use ferrostem_proto::{ByteOrder, Dtype, PixelArray};
 use hdf5::file::OpenMode;
 use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::{Dataset, Extent, File, Group, H5Type, Hyperslab, Location, SliceOrIndex};
-use ndarray::{ArrayD, ArrayView1, ArrayViewD, IxDyn};
+use ndarray::{ArrayD, ArrayView1, IxDyn};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::Path;
@@ -16,6 +16,8 @@ const MAX_FIXED_TEXT: usize = 1024;
 /// Opens a file for reading, also one that is being written, or whose writer was killed before it could say that it is
 /// whole (see [`superblock`](super::superblock)).
 pub(super) fn open_file(path: &Path) -> Result<File, SessionError> {
+    // The library's own words for a missing file are many.
+    std::fs::metadata(path).map_err(|source| SessionError::Io { path: path.to_owned(), source })?;
     File::open(path)
         .or_else(|refusal| File::open_as(path, OpenMode::ReadSWMR).map_err(|_| refusal))
         .at(|| path.display().to_string())
@@ -296,19 +298,7 @@ pub(super) fn read_image(
 pub(super) fn write_image(dataset: &Dataset, index: usize, pixels: &PixelArray) -> Result<(), SessionError> {
     let [rows, cols] = pixels.shape();
     let selection: Vec<SliceOrIndex> = vec![index.into(), (0..rows).into(), (0..cols).into()];
-    let selection = Hyperslab::from(selection);
-    with_pixel_type!(pixels.dtype(), T => {
-        let from = match pixels.byte_order() {
-            ByteOrder::Little => T::from_le_bytes,
-            ByteOrder::Big => T::from_be_bytes,
-        };
-        let (elements, _) = pixels.bytes().as_chunks::<{ size_of::<T>() }>();
-        let values: Vec<T> = elements.iter().map(|&element| from(element)).collect();
-        ArrayViewD::from_shape(IxDyn(&[rows, cols]), &values)
-            .map_err(hdf5::Error::from)
-            .and_then(|view| dataset.write_slice(view, selection))
-            .at(|| place(dataset))
-    })
+    write_plane(dataset, Hyperslab::from(selection), pixels, false)
 }
 
 /// Writes `pixels` into the part of `dataset` that `selection` names, with rows and columns changed over where `transposed`.

@@ -3,6 +3,7 @@
 use super::error::{At, SessionError};
 use super::h5::{ImageAxes, pixel_dtype, place, read_image, read_rows, read_text};
 use super::layout::{self, FrameRow};
+use super::own::whole_frames;
 use super::results::{ResultReader, Results};
 use ferrostem_proto::{GridSpec, PixelArray};
 use hdf5::H5Type;
@@ -51,9 +52,8 @@ impl ResultReader {
     pub fn frame_rows(&self, measurement: usize) -> Result<Vec<FrameRow>, SessionError> {
         let group = &self.of(measurement)?.group;
         let table = group.dataset(layout::FRAMES).at(|| format!("{}/{}", place(group), layout::FRAMES))?;
-        // A recording that was cut short may hold a row without its image.
-        let images = self.images(measurement)?.shape().first().copied().unwrap_or(0);
-        read_rows(&table, 0..table.size().min(images))
+        let frames = whole_frames(&self.images(measurement)?, &table)?;
+        read_rows(&table, 0..frames)
     }
 
     /// The pixels of one frame, as received.
@@ -76,8 +76,8 @@ impl ResultReader {
     /// # Errors
     /// When there is no such measurement, or it cannot be read.
     pub fn result_frames(&self, measurement: usize) -> Result<Vec<usize>, SessionError> {
-        let rows = &self.of(measurement)?.rows;
-        let rows = read_rows::<ResultFrameRow>(rows, 0..rows.size())?;
+        let results = self.of(measurement)?;
+        let rows = read_rows::<ResultFrameRow>(&results.rows, 0..results.len)?;
         Ok(rows.iter().map(|row| row.frame as usize).collect())
     }
 

@@ -5,6 +5,7 @@
 //! - [`UnitCellParameterization`] holds the cells that were measured in an image of the Sm-BFO data set.
 //! - [`Recorder`] writes the NSID layout of pyNSID/sidpy (see [`layout`]), [`RecorderThread`] keeps it off the hot threads.
 //! - [`ResultReader`] gives recorded results back.
+//! - [`truth`] keeps what a simulated session really shows in a file beside it.
 //! - [`Schedule`] says when each recorded frame is due again, a [`Player`] keeps to it.
 //!
 //! HDF5 is one library behind one global lock: nothing here is called from a thread that a frame waits for.
@@ -23,11 +24,13 @@ mod read;
 mod reader;
 mod record;
 mod recorder_thread;
+mod recording;
 pub mod replay;
 mod results;
 mod rows;
 mod stack;
 mod superblock;
+pub mod truth;
 
 pub use error::SessionError;
 pub use measured::MeasurementLabels;
@@ -35,8 +38,9 @@ pub use read::contents::{Contents, Entry, EntryKind, Recorded, contents};
 pub use read::npy::write_npy;
 pub use read::smbfo::{UnitCell, UnitCellParameterization};
 pub use reader::{FrameReader, OpenOptions, RecordedFrame, SessionFormat, open};
-pub use record::{Gap, RecordSettings, RecordSummary, Recorder, SessionEvent, SessionHeader, WhenFull};
+pub use record::Recorder;
 pub use recorder_thread::{RecordCounts, RecordItem, RecordProblem, RecorderThread};
+pub use recording::{Gap, RecordSettings, RecordSummary, SessionEvent, SessionHeader, WhenFull};
 pub use replay::{Clock, FrameOutput, Lateness, Player, ReplayReport, Schedule, ScheduleOptions, Speed};
 pub use results::{Acknowledgement, RecordedResult, ResultReader};
 

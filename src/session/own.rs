@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Frames in one session.
 const MAX_FRAMES: usize = 100_000_000;
+/// Rows at the end of a table that may be torn, more than are written between two flushes.
+const MAX_TORN: usize = 4096;
 const AXES: ImageAxes = ImageAxes { frame: Some(0), row: 1, col: 2 };
 
 /// All frames of a session, over all its measurements, in the order in which they were recorded.
@@ -83,6 +85,54 @@ pub(super) fn measurement_numbers(file: &File) -> Result<Vec<u64>, SessionError>
     Ok(numbers)
 }
 
+/// Frames that have both their image and their row. A recording that was cut short, by a kill or a full disk, may end with
+/// some that do not.
+pub(super) fn whole_frames(images: &Dataset, table: &Dataset) -> Result<usize, SessionError> {
+    let len = written_images(images).min(table.size());
+    let len = whole_rows(len, |row| match read_rows::<FrameRow>(table, row..row + 1) {
+        Ok(_) => Ok(true),
+        Err(SessionError::Hdf5 { .. }) => Ok(false),
+        Err(error) => Err(error),
+    })?;
+    // A row that never reached the disk is all zeros, and the order of frames ascends.
+    let rows = read_rows::<FrameTimeRow>(table, 0..len)?;
+    let ascending = rows.windows(2).take_while(|pair| pair[0].order < pair[1].order).count();
+    Ok(len.min(ascending + 1))
+}
+
+/// Images before the first that was never written; each is one chunk.
+fn written_images(images: &Dataset) -> usize {
+    let len = images.shape().first().copied().unwrap_or(0);
+    let chunk_per_image = images.chunk().is_some_and(|chunk| chunk.first() == Some(&1));
+    let written = images.num_chunks().unwrap_or(len);
+    if !chunk_per_image || written >= len {
+        return len;
+    }
+    // Chunks are listed in the order of images, without those that are missing.
+    let is_there =
+        |nth: usize| images.chunk_info(nth).is_some_and(|chunk| chunk.offset.first() == Some(&(nth as u64)));
+    let (mut low, mut high) = (0, written);
+    while low < high {
+        let middle = low.midpoint(high);
+        if is_there(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+/// How many of `rows` rows there are without those at the end that are not whole: what a row speaks of reaches the disk
+/// piece by piece, and a recording may be cut short in between.
+pub(super) fn whole_rows(
+    rows: usize,
+    is_whole: impl Fn(usize) -> Result<bool, SessionError>,
+) -> Result<usize, SessionError> {
+    for torn in 0..rows.min(MAX_TORN) {
+        if is_whole(rows - torn - 1)? {
+            return Ok(rows - torn);
+        }
+    }
+    Ok(rows.saturating_sub(MAX_TORN))
+}
+
 /// The lowest [`FrameRow::order`] that no frame of `file` has.
 pub(super) fn next_order(file: &File) -> Result<u64, SessionError> {
     let reader = SessionReader::open(file.clone(), &OpenOptions::default())?;
@@ -96,8 +146,7 @@ impl SessionReader {
         let mut index = Vec::new();
         for (measurement, group) in measurements(&file)?.into_iter().enumerate() {
             let stack = RecordedStack::open(&group, options)?;
-            // A recording that was cut short may hold an image without its row, or the other way round.
-            let len = stack.frames.shape()[0].min(stack.table.size());
+            let len = whole_frames(&stack.frames, &stack.table)?;
             if index.len() + len > MAX_FRAMES {
                 let found = format!("{} or more", index.len() + len);
                 return Err(SessionError::unexpected(

@@ -8,12 +8,11 @@ use super::h5::{Table, text, write_attribute, write_text};
 use super::layout::{self, AckRow, EventRow, GapRow};
 use super::measurement::{Measurement, ReceivedFrame};
 use super::own;
+use super::recording::{Gap, RecordSettings, RecordSummary, SessionEvent, SessionHeader};
 use super::stack::{Filing, Metadata};
-use crate::config::InvalidSetting;
 use crate::frame::Frame;
-use ferrostem_proto::{ModelIds, ResultMessage};
+use ferrostem_proto::ResultMessage;
 use hdf5::File;
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -21,106 +20,6 @@ use std::path::Path;
 const MAX_WAITING: usize = 8;
 /// Streams (source and channel) that have a measurement open; the one longest unused is closed when there are more.
 const MAX_OPEN: usize = 16;
-
-/// What to do with an item when the recorder's queue is full.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WhenFull {
-    /// Leave it out and count it: recording never delays a frame (live).
-    #[default]
-    Drop,
-    /// Wait for room: nothing is left out (lossless).
-    Block,
-}
-
-/// How a session is written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RecordSettings {
-    /// Deflate level, 0 (none) to 9.
-    pub compression_level: u8,
-    /// Regroups bytes before compressing, which makes detector counts smaller.
-    pub shuffle: bool,
-    /// How often the file is brought up to date on disk, ms.
-    pub flush_interval_ms: u64,
-    /// Frames, results, … that may wait for the disk.
-    pub queue_items: usize,
-    pub when_full: WhenFull,
-}
-
-impl Default for RecordSettings {
-    fn default() -> Self {
-        Self {
-            compression_level: 1,
-            shuffle: true,
-            flush_interval_ms: 1000,
-            queue_items: 64,
-            when_full: WhenFull::Drop,
-        }
-    }
-}
-
-impl RecordSettings {
-    /// # Errors
-    /// When a value is outside its range; the message begins with `key_prefix`.
-    pub fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
-        let key = |name: &str| format!("{key_prefix}.{name}");
-        if self.compression_level > 9 {
-            return Err(InvalidSetting::new(key("compression_level"), self.compression_level, "0 to 9"));
-        }
-        if !(10..=600_000).contains(&self.flush_interval_ms) {
-            let expected = "10 to 600000 ms";
-            return Err(InvalidSetting::new(key("flush_interval_ms"), self.flush_interval_ms, expected));
-        }
-        if !(1..=65_536).contains(&self.queue_items) {
-            return Err(InvalidSetting::new(key("queue_items"), self.queue_items, "1 to 65536"));
-        }
-        Ok(())
-    }
-}
-
-/// What a session says about the daemon that wrote it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct SessionHeader {
-    /// The resolved configuration, as TOML.
-    pub config_toml: String,
-    pub models: ModelIds,
-    /// Unix nanoseconds.
-    pub created_ns: u64,
-}
-
-/// Sequence numbers `first_seq .. first_seq + missing` that never came.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Gap {
-    pub source: String,
-    pub acquisition: String,
-    pub first_seq: u64,
-    pub missing: u64,
-    pub t_ns: u64,
-}
-
-/// What a session came to hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RecordSummary {
-    pub measurements: u64,
-    pub frames: u64,
-    pub results: u64,
-    /// Results whose frame is not in the session, which have nowhere to go.
-    pub orphan_results: u64,
-}
-
-/// Something that happened between frames.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SessionEvent {
-    pub t_ns: u64,
-    /// `begin` or `end` of an acquisition, `configure`, `load_model`, `frames_dropped`.
-    pub kind: String,
-    /// The source that it came from, or nothing.
-    pub source: String,
-    pub acquisition: String,
-    /// What it says, a JSON object.
-    pub detail: String,
-}
 
 /// Writes one session file.
 pub struct Recorder {
@@ -197,12 +96,13 @@ impl Recorder {
         let (session, before) =
             SessionFile::append(path, |path| own::open_recorded(path).map(drop), Before::read)?;
         write_header(session.get()?, before.segments, header)?;
+        session.enter_swmr()?;
         Self::over(session, filing, before)
     }
 
     fn over(session: SessionFile, filing: Filing, before: Before) -> Result<Self, SessionError> {
         let file = session.get()?;
-        let recorder = Self {
+        Ok(Self {
             filing,
             open: Vec::new(),
             waiting: VecDeque::new(),
@@ -212,9 +112,7 @@ impl Recorder {
             before,
             summary: RecordSummary::default(),
             session,
-        };
-        recorder.session.enter_swmr()?;
-        Ok(recorder)
+        })
     }
 
     /// The file that is being written.
@@ -265,12 +163,7 @@ impl Recorder {
             self.summary.orphan_results += 1;
             return Ok(());
         };
-        if self.open[index].lacks_maps_of(result) {
-            self.add_objects(|recorder, _| recorder.open[index].create_maps_of(result, &recorder.filing))?;
-        }
-        self.open[index].write_result(frame, result)?;
-        self.summary.results += 1;
-        Ok(())
+        self.write_result(index, frame, result)
     }
 
     /// Notes a controller's verdict on a candidate.
@@ -386,22 +279,26 @@ impl Recorder {
             }
         };
         // To the end, where the most recently used are.
-        let measurement = self.open.remove(index);
+        let mut measurement = self.open.remove(index);
+        let appended = measurement.append(&frame, self.before.frames + self.summary.frames);
         self.open.push(measurement);
-        let Some(measurement) = self.open.last_mut() else { return Ok(()) };
-        let number = measurement.append(&frame, self.before.frames + self.summary.frames)?;
+        let number = appended?;
         self.summary.frames += 1;
-        let Some(result) = result else { return Ok(()) };
-        if measurement.lacks_maps_of(result) {
-            self.add_objects(|recorder, _| match recorder.open.last_mut() {
-                Some(measurement) => measurement.create_maps_of(result, &recorder.filing),
-                None => Ok(()),
-            })?;
+        result.map_or(Ok(()), |result| self.write_result(self.open.len() - 1, number, result))
+    }
+
+    /// Writes what was found on frame `frame` of the `index`-th open measurement.
+    fn write_result(
+        &mut self,
+        index: usize,
+        frame: usize,
+        result: &ResultMessage,
+    ) -> Result<(), SessionError> {
+        if self.open[index].lacks_maps_of(result) {
+            self.add_objects(|recorder, _| recorder.open[index].create_maps_of(result, &recorder.filing))?;
         }
-        if let Some(measurement) = self.open.last_mut() {
-            measurement.write_result(number, result)?;
-            self.summary.results += 1;
-        }
+        self.open[index].write_result(frame, result)?;
+        self.summary.results += 1;
         Ok(())
     }
 

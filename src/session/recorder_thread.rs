@@ -1,7 +1,8 @@
 //! The recorder on a thread of its own, behind a bounded queue, so that a slow disk never delays a frame.
 
 use super::error::SessionError;
-use super::record::{Gap, RecordSettings, RecordSummary, Recorder, SessionEvent, WhenFull};
+use super::record::Recorder;
+use super::recording::{Gap, RecordSettings, RecordSummary, SessionEvent, WhenFull};
 use crate::frame::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ferrostem_proto::ResultMessage;

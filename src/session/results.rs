@@ -4,8 +4,8 @@ use super::error::{At, SessionError};
 use super::h5::{place, read_attribute, read_rows, read_text, string};
 use super::layout::{self, AckRow, CandidateRow, ColumnRow, EventRow, GapRow, ResultRow};
 use super::maps::{TILE_MAPS, WINDOW_MAPS};
-use super::own::{measurements, open_recorded};
-use super::record::{Gap, SessionEvent};
+use super::own::{measurements, open_recorded, whole_rows};
+use super::recording::{Gap, SessionEvent};
 use ferrostem_proto::{
     Calibration, Candidate, ColumnTable, Counters, FractionalPosition, Grid, GridSpec, MistiltMaps, OodMaps,
     PixelPosition, ResultMessage, StagePosition, Timing,
@@ -49,6 +49,8 @@ pub(super) struct Results {
     pub(super) group: Group,
     pub(super) acquisition: String,
     pub(super) rows: Dataset,
+    /// Rows that are whole: a recording that was cut short may end with some that are not.
+    pub(super) len: usize,
     columns: Dataset,
     candidates: Dataset,
     pub(super) windows: Option<GridSpec>,
@@ -62,10 +64,7 @@ impl ResultReader {
         let file = open_recorded(path)?;
         let measurements: Vec<Results> =
             measurements(&file)?.into_iter().map(Results::open).collect::<Result<_, _>>()?;
-        let rows = |(number, results): (usize, &Results)| {
-            let n = results.rows.size();
-            (0..n).map(move |row| (number, row))
-        };
+        let rows = |(number, results): (usize, &Results)| (0..results.len).map(move |row| (number, row));
         let index = measurements.iter().enumerate().flat_map(rows).collect();
         Ok(Self { file, measurements, index })
     }
@@ -169,15 +168,44 @@ impl ResultReader {
 impl Results {
     fn open(group: Group) -> Result<Self, SessionError> {
         let dataset = |name: &str| group.dataset(name).at(|| format!("{}/{name}", place(&group)));
-        Ok(Self {
+        let rows = dataset(layout::RESULTS)?;
+        let mut results = Self {
             acquisition: read_text(&group, "acquisition").unwrap_or_default(),
-            rows: dataset(layout::RESULTS)?,
+            len: rows.size(),
+            rows,
             columns: dataset(layout::COLUMNS)?,
             candidates: dataset(layout::CANDIDATES)?,
             windows: read_grid(&group, layout::WINDOW_GRID)?,
             tiles: read_grid(&group, layout::TILE_GRID)?,
             group,
-        })
+        };
+        results.len = whole_rows(results.len, |row| results.is_whole(row))?;
+        Ok(results)
+    }
+
+    /// Whether all that row `row` speaks of is in the file: tables and texts reach the disk one after the other.
+    fn is_whole(&self, row: usize) -> Result<bool, SessionError> {
+        let rows = match read_rows::<ResultRow>(&self.rows, row..row + 1) {
+            Ok(rows) => rows,
+            Err(SessionError::Hdf5 { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let reaches = |table: &Dataset, start: u64, count: u64| {
+            start.checked_add(count).is_some_and(|end| end <= table.size() as u64)
+        };
+        let Some(row) = rows.first() else { return Ok(false) };
+        let named = |names: &'static [&'static str], measured: u32| {
+            names.iter().enumerate().filter(move |(bit, _)| measured & 1 << bit != 0).map(|(_, name)| *name)
+        };
+        for map in named(WINDOW_MAPS, row.measured_windows).chain(named(TILE_MAPS, row.measured_tiles)) {
+            if self.channel(map)?.shape().first().is_none_or(|&maps| maps <= row.frame as usize) {
+                return Ok(false);
+            }
+        }
+        Ok(!string(&row.model).is_empty()
+            && !string(&row.stages_us).is_empty()
+            && reaches(&self.columns, row.columns_start, row.columns_count)
+            && reaches(&self.candidates, row.candidates_start, row.candidates_count))
     }
 
     /// The result in row `row`, and the number of its frame.

@@ -230,6 +230,7 @@ fn attach_scales(group: &Group, data: &Dataset, names: &[&str], filing: &Filing)
 fn label_nexus(group: &Group, signal: &str) -> Result<(), SessionError> {
     write_text(group, "NX_class", "NXdata")?;
     write_text(group, "signal", signal)?;
+    write_text(group, "interpretation", "image")?;
     let axes: Vec<VarLenUnicode> = AXES.iter().map(|name| text(name)).collect();
     group
         .new_attr_builder()

@@ -33,6 +33,13 @@ pub(super) fn recover(path: &Path) -> Result<()> {
     })
 }
 
+/// Makes a file that could not be written to its end one that can be read: takes the mark off, and lets the file end where
+/// its bytes do, so that nothing is missed that was noted but never came.
+pub(super) fn cut(path: &Path) -> Result<()> {
+    let len = std::fs::metadata(path)?.len();
+    edit(path, |block| block[END_OF_FILE..END_OF_FILE + 8].copy_from_slice(&len.to_le_bytes()))
+}
+
 fn end_of_file(block: &[u8; LEN]) -> u64 {
     let (bytes, _) = block[END_OF_FILE..].as_chunks::<8>();
     bytes.first().map_or(0, |bytes| u64::from_le_bytes(*bytes))
@@ -146,6 +153,17 @@ mod tests {
         let mut block = [0; LEN];
         block.copy_from_slice(&std::fs::read(&path).unwrap()[..LEN]);
         assert_eq!((block[FLAGS], end_of_file(&block)), (0, marked.len() as u64));
+        hdf5::File::open(&path).unwrap();
+
+        // What was noted without being appended is not missed.
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(marked.len() as u64 - 21)
+            .unwrap();
+        assert!(hdf5::File::open(&path).is_err(), "the library refuses a truncated file");
+        cut(&path).unwrap();
         hdf5::File::open(&path).unwrap();
     }
 

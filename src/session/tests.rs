@@ -7,6 +7,7 @@ mod exporting;
 mod foreign;
 mod formats;
 mod hostile;
+mod reading;
 mod recording;
 mod replaying;
 mod samples;

@@ -106,7 +106,7 @@ fn lose_lines(pixels: &mut Array2<f32>, field: &ScanField, shown_as: LostAs) {
 }
 
 /// Convolves with a Gaussian along both axes; pixels beyond the edge repeat it.
-fn smooth(pixels: &mut Array2<f32>, sigma_px: f64) {
+pub(super) fn smooth(pixels: &mut Array2<f32>, sigma_px: f64) {
     let [rows, cols] = [pixels.nrows(), pixels.ncols()];
     if rows == 0 || cols == 0 {
         return;

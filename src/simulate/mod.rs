@@ -4,6 +4,7 @@
 //! - [`Microscope`]: scan geometry, dose, blur, tilt, distortions of the scan, detector.
 //! - [`render`]: one frame of the specimen as the microscope sees it, with its [`Truth`] and, on demand, its mask of defects.
 //! - [`random_scene`]: varied scenes to train networks on.
+//! - [`realism`]: how an image looks in numbers, to compare simulated frames with real ones.
 //!
 //! Frames of reference: the *specimen frame* holds the lattice and the defects; positions in it are `[y, x]` in nm, and y grows
 //! downward. A scan has its centre at `center_nm` and is turned by `rotation_rad`, counter-clockwise as displayed, so a point
@@ -25,6 +26,7 @@ mod poisson;
 mod polarization;
 mod random;
 mod rarities;
+pub mod realism;
 mod render;
 mod scan_field;
 mod scene;
@@ -34,7 +36,10 @@ mod tests;
 mod truth;
 mod view;
 
-pub use acquisition::{AcquisitionError, AcquisitionServer, Endpoints, Pace, ServerSettings};
+pub use acquisition::{
+    AcquisitionError, AcquisitionServer, Beam, Endpoints, FrameEncoding, Pace, ScanError, Scanned,
+    ServerSettings,
+};
 pub use microscope::{
     Afterglow, Detector, Distortions, Flagging, Flicker, Flyback, Hum, Jumps, LostAs, LostLines, Microscope,
     PixelType, SubScan, Tilt,
@@ -44,6 +49,7 @@ pub use random::{TrainingRanges, random_scene};
 pub use rarities::Rarities;
 pub use render::{SimulatedFrame, render};
 pub use scan_field::ScanField;
+pub(crate) use scan_field::WithinLine;
 pub use scene::{Scene, SceneError};
 pub use specimen::{
     Alloy, Background, Bend, Columns, Composition, Content, Defect, Dislocation, Edge, Phase, RandomDefects,

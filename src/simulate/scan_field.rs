@@ -16,7 +16,7 @@ pub struct ScanField {
     pub line_x_px: Vec<f64>,
     pub line_y_px: Vec<f64>,
     /// What the displacement of a line changes by along it: flyback, and hum where lines are slow.
-    pub(super) within: Option<WithinLine>,
+    pub(crate) within: Option<WithinLine>,
     /// Current of the probe in each line over its mean.
     pub current: Vec<f32>,
     /// The lines that did not arrive, in ascending order.
@@ -25,15 +25,15 @@ pub struct ScanField {
 
 /// Displacement relative to that of the middle of the line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct WithinLine {
+pub(crate) struct WithinLine {
     /// Along x, by column.
-    flyback_px: Vec<f64>,
+    pub flyback_px: Vec<f64>,
     /// `[x, y]`.
-    hum_px: [f64; 2],
+    pub hum_px: [f64; 2],
     /// Sine and cosine of the hum's phase in the middle of each line.
-    line_phase: Vec<[f64; 2]>,
+    pub line_phase: Vec<[f64; 2]>,
     /// Sine of how much it differs at each column, and its cosine less 1.
-    col_phase: Vec<[f64; 2]>,
+    pub col_phase: Vec<[f64; 2]>,
 }
 
 /// What moves pixels by less is not worth a sum over interpolated ones.

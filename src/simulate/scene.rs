@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The scenes that are built in, by name of their file.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 9] = [
     ("bifeo3", include_str!("../../configs/scenes/bifeo3.toml")),
+    ("batio3", include_str!("../../configs/scenes/batio3.toml")),
+    ("srtio3-scan", include_str!("../../configs/scenes/srtio3-scan.toml")),
+    ("srtio3-averaged", include_str!("../../configs/scenes/srtio3-averaged.toml")),
     ("srtio3-control", include_str!("../../configs/scenes/srtio3-control.toml")),
     ("pbtio3-srtio3", include_str!("../../configs/scenes/pbtio3-srtio3.toml")),
     ("sm-bifeo3", include_str!("../../configs/scenes/sm-bifeo3.toml")),

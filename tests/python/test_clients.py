@@ -39,6 +39,8 @@ DEVICE = os.environ.get("FERROSTEM_DEVICE", "cpu")
 # Loading the networks and compiling their kernels; then a frame of 1024 x 1024 on a slow CPU.
 READY_WITHIN_S = 300
 RESULT_WITHIN_S = 180
+# What is in hand at the shutdown may be several such frames.
+DRAINED_WITHIN_S = 180
 
 needs_binary = pytest.mark.skipif(
     not BINARY or not Path(BINARY).is_file(), reason="FERROSTEM_BIN does not name the ferrostem program"
@@ -124,7 +126,8 @@ class Daemon:
         self.ports = {name: ports.get(name) or free_port() for name in names}
         self.endpoints = {name: f"tcp://127.0.0.1:{port}" for name, port in self.ports.items()}
         source = f'{{name = "python", endpoint = "{self.endpoints["frames"]}", pattern = "sub"}}'
-        settings = [f"sources=[{source}]", f'lanes.http="127.0.0.1:{self.ports["http"]}"', *settings]
+        settings = [f"runtime.drain_ms={DRAINED_WITHIN_S * 1000}", *settings]
+        settings += [f"sources=[{source}]", f'lanes.http="127.0.0.1:{self.ports["http"]}"']
         settings += [f'lanes.{lane}="{self.endpoints[lane]}"' for lane in ("results", "latest", "control")]
         command = [BINARY, *command, "--config", str(REPOSITORY / "configs" / "live.toml"), "--device", DEVICE]
         for setting in settings:
@@ -389,7 +392,7 @@ def test_the_scripts_work_together_and_shutdown_ends_the_daemon(folder, simulate
         asked = start(CLIENTS / "control.py", "shutdown", "--endpoint", daemon.endpoints["control"])
         answer, _ = asked.communicate(timeout=30)
         assert asked.returncode == 0, answer
-        assert daemon.process.wait(60) == 0, daemon.tail()
+        assert daemon.process.wait(DRAINED_WITHIN_S) == 0, daemon.tail()
     finally:
         for process in filter(None, (publisher, subscriber)):
             process.kill()
@@ -443,7 +446,7 @@ def test_the_ten_lines_run_as_printed(folder, simulated):
         for candidates in json.loads(steered.read_text()):
             assert all({"id", "kind", "px", "frac", "nm", "score", "reason"} <= set(c) for c in candidates)
         daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(60) == 0, daemon.tail()
+        assert daemon.process.wait(DRAINED_WITHIN_S) == 0, daemon.tail()
     finally:
         if lines is not None:
             lines.kill()

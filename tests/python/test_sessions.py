@@ -107,17 +107,33 @@ def test_the_nsid_reader_of_scifireaders_opens_it():
     assert len(datasets) == len(CHANNELS)
 
 
-@pytest.mark.xfail(reason="open: RosettaSciIO 0.15 takes the session's tables for metadata and fails on them")
 def test_hyperspy_opens_it_as_nexus():
+    """What hs.load(path, file_format="NeXus", nxdata_only=True, skip_array_metadata=True) reads."""
     nexus = pytest.importorskip("rsciio.nexus")
-    signals = {signal["metadata"]["General"]["title"]: signal for signal in nexus.file_reader(SESSION, lazy=False)}
-    assert sorted(signals) == sorted(CHANNELS)
-    frames = signals["HAADF"]
+    loaded = nexus.file_reader(SESSION, nxdata_only=True, skip_array_metadata=True)
+    signals = {signal["metadata"]["General"]["title"]: signal for signal in loaded}
+    assert sorted(signals) == sorted(CHANNELS) and len(loaded) == len(CHANNELS)
     n, row, col = np.indices((3, 6, 5))
-    assert np.array_equal(frames["data"], 1000 * n + 10 * row + col)
-    axes = [(axis["name"], axis["units"], axis["navigate"]) for axis in frames["axes"]]
-    assert axes == [("time", "s", True), ("y", "nm", False), ("x", "nm", False)]
-    assert np.isclose(frames["axes"][1]["scale"], 0.0151) and np.isclose(frames["axes"][2]["scale"], 0.0152)
+    assert np.array_equal(signals["HAADF"]["data"], 1000 * n + 10 * row + col)
+    for signal in signals.values():
+        axes = [(axis["name"], axis["units"], axis["navigate"]) for axis in signal["axes"]]
+        assert axes == [("time", "s", True), ("y", "nm", False), ("x", "nm", False)]
+    scales = [axis["scale"] for axis in signals["HAADF"]["axes"]]
+    assert np.allclose(scales, [0.04, 0.0151, 0.0152])
+    # Windows are centred on rows 1.5, 2.5, 3.5 and columns 1, 3.
+    i, j = np.indices((3, 2))
+    p_x = signals["p_x"]
+    assert np.array_equal(p_x["data"][2], 2000 + 10 * i + j) and np.isnan(p_x["data"][1]).all()
+    assert np.allclose([axis["scale"] for axis in p_x["axes"]], [0.04, 0.0151, 2 * 0.0152])
+    assert np.allclose([axis["offset"] for axis in p_x["axes"]], [0, 1.5 * 0.0151, 0.0152])
+
+
+def test_hyperspy_makes_images_of_it():
+    hyperspy = pytest.importorskip("hyperspy.api")
+    loaded = hyperspy.load(SESSION, file_format="NeXus", nxdata_only=True, skip_array_metadata=True)
+    (frames,) = (signal for signal in loaded if signal.metadata.General.title == "HAADF")
+    assert frames.axes_manager.signal_shape == (5, 6) and frames.axes_manager.navigation_shape == (3,)
+    assert frames.axes_manager["x"].units == "nm"
 
 
 def test_the_lines_of_the_readme_read_it(tmp_path):

@@ -5,6 +5,7 @@
     python control.py ack candidate_id=7 verdict=accepted
     python control.py configure set='{"flags.ood.alpha": 0.001}'
     python control.py record_start path=session.h5
+    python control.py --endpoint tcp://127.0.0.1:5559 go_to nm='{"x": 1.2, "y": -0.4}' seq=7   (the simulated microscope)
 
 Prints the reply's result as JSON; the exit status is 1 where the request failed. Needs pyzmq.
 """

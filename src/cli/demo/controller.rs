@@ -189,9 +189,8 @@ impl Steer {
             .max_by(|a, b| a.score.total_cmp(&b.score));
         let (Some(candidate), Some([y, x])) = (best, center_nm) else { return Ok(None) };
         let center_nm = [y + candidate.nm.y, x + candidate.nm.x];
-        let reply =
-            ask(&mut self.scan, &json!({ "id": result.seq, "cmd": "set_scan", "center_nm": center_nm }))
-                .await?;
+        let request = json!({ "id": result.seq, "cmd": "set_scan", "args": { "center_nm": center_nm } });
+        let reply = ask(&mut self.scan, &request).await?;
         self.from_seq = reply["result"]["next_seq"].as_u64().unwrap_or(result.seq + 1);
         self.acknowledge(candidate.id, "accepted").await?;
         self.visiting = Some(candidate.id);

@@ -10,6 +10,8 @@ pub use sites::{CandidateDifference, ColumnDifference};
 pub use values::{QuantityDifference, Worst};
 
 use super::error::SessionError;
+use super::layout::{CANDIDATES, COLUMNS};
+use super::maps::{tile_maps, window_maps};
 use super::results::ResultReader;
 use ferrostem_proto::{ModelId, ModelIds, ResultMessage};
 use serde::Serialize;
@@ -26,6 +28,13 @@ pub struct Tolerances {
 }
 
 impl Tolerances {
+    /// The names that [`Self::named`] may have.
+    pub fn names() -> Vec<&'static str> {
+        let nothing = ResultMessage::default();
+        let maps = window_maps(&nothing).into_iter().chain(tile_maps(&nothing)).map(|map| map.name);
+        maps.chain([COLUMNS, CANDIDATES]).collect()
+    }
+
     pub(super) fn of(&self, name: &str) -> f64 {
         self.named.get(name).copied().unwrap_or(self.every)
     }
@@ -197,8 +206,8 @@ impl Comparison {
         if a.calibration != b.calibration {
             self.calibrations_differ.push(name.clone());
         }
-        self.columns.add(name, &a.columns, &b.columns, tolerances.of("columns"));
-        self.candidates.add(name, &a.candidates, &b.candidates, tolerances.of("candidates"));
+        self.columns.add(name, &a.columns, &b.columns, tolerances.of(COLUMNS));
+        self.candidates.add(name, &a.candidates, &b.candidates, tolerances.of(CANDIDATES));
     }
 }
 

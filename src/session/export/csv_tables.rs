@@ -2,10 +2,10 @@
 
 use super::Written;
 use crate::session::error::SessionError;
+use crate::session::file::Draft;
 use crate::session::results::ResultReader;
 use crate::session::rows::json_name;
-use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const CANDIDATES: &[&str] = &[
@@ -35,9 +35,10 @@ const COLUMNS: &[&str] =
 const ACKS: &[&str] = &["candidate_id", "verdict", "t_ns"];
 const GAPS: &[&str] = &["source", "acquisition", "first_seq", "missing", "t_ns"];
 
-/// A table that is being written.
+/// A table that is being written, under a name of its own until it is whole.
 struct Table {
     path: PathBuf,
+    draft: Draft,
     rows: usize,
     writer: csv::Writer<File>,
 }
@@ -45,14 +46,13 @@ struct Table {
 impl Table {
     fn create(folder: &Path, name: &str, header: &[&str]) -> Result<Self, SessionError> {
         let path = folder.join(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|source| {
-            if source.kind() == ErrorKind::AlreadyExists {
-                SessionError::Exists { path: path.clone() }
-            } else {
-                SessionError::Io { path: path.clone(), source }
-            }
-        })?;
-        let mut table = Self { path, rows: 0, writer: csv::Writer::from_writer(file) };
+        if path.exists() {
+            return Err(SessionError::Exists { path });
+        }
+        let draft = Draft::beside(&path);
+        let file =
+            File::create(draft.path()).map_err(|source| SessionError::Io { path: path.clone(), source })?;
+        let mut table = Self { path, draft, rows: 0, writer: csv::Writer::from_writer(file) };
         table.record(header.iter().map(|name| (*name).to_owned()).collect())?;
         Ok(table)
     }
@@ -69,14 +69,19 @@ impl Table {
         self.record(fields)
     }
 
-    fn finish(mut self) -> Result<Written, SessionError> {
-        self.writer.flush().map_err(|source| SessionError::Io { path: self.path.clone(), source })?;
+    fn flush(&mut self) -> Result<(), SessionError> {
+        self.writer.flush().map_err(|source| SessionError::Io { path: self.path.clone(), source })
+    }
+
+    fn publish(self) -> Result<Written, SessionError> {
+        self.draft.publish(&self.path)?;
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Written { name, shape: vec![self.rows] })
     }
 }
 
-/// Writes the tables of a session into `folder`, which is made where it is not there.
+/// Writes the tables of a session into `folder`, which is made where it is not there. They get their names when all of them
+/// are whole.
 pub(super) fn write(
     reader: &ResultReader,
     folder: &Path,
@@ -139,5 +144,7 @@ pub(super) fn write(
         let numbers = [gap.first_seq, gap.missing, gap.t_ns].map(|number| number.to_string());
         gaps.row([gap.source, gap.acquisition].into_iter().chain(numbers).collect())?;
     }
-    [candidates, columns, acks, gaps].into_iter().map(Table::finish).collect()
+    let mut tables = [candidates, columns, acks, gaps];
+    tables.iter_mut().try_for_each(Table::flush)?;
+    tables.into_iter().map(Table::publish).collect()
 }

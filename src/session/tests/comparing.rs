@@ -150,3 +150,17 @@ fn pixels_models_and_settings_that_differ_are_said() {
     let refused = compare(&a, &folder.path().join("none.h5"), &Tolerances::default(), &mut |_, _| {});
     assert!(refused.is_err());
 }
+
+#[test]
+fn what_is_asked_for_and_is_not_there_is_named() {
+    let names = Tolerances::names();
+    assert!(
+        ["p_x", "ood_p_value", "mistilt_state", "columns", "candidates"].iter().all(|n| names.contains(n))
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().join("here.h5");
+    session(&here, &|_| true);
+    let missing = folder.path().join("missing.h5");
+    let error = compare(&here, &missing, &Tolerances::default(), &mut |_, _| {}).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: No such file or directory (os error 2)", missing.display()));
+}

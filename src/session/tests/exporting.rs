@@ -128,6 +128,21 @@ fn tables_have_all_coordinates_with_their_units() {
     }
 }
 
+/// The third of the tables cannot get its name.
+#[test]
+fn a_failed_export_leaves_no_part_of_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = session(folder.path());
+    let out = folder.path().join("tables");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("acks.csv"), "mine").unwrap();
+    let error = written(ExportFormat::Csv, &input, &out).unwrap_err().to_string();
+    assert!(error.contains("acks.csv exists already"), "{error}");
+    let left: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["acks.csv"]);
+    assert_eq!(std::fs::read_to_string(out.join("acks.csv")).unwrap(), "mine");
+}
+
 /// Writes what `tests/python/test_exports.py` opens with other programs' readers into the folder `FERROSTEM_EXPORTS`.
 #[test]
 fn exports_are_written_for_other_readers() {

@@ -1,35 +1,13 @@
+use super::reading::{frames, read, refusal};
 use crate::session::*;
 use ferrostem_proto::Dtype;
 use hdf5::types::VarLenUnicode;
 use hdf5::{Dataset, File, H5Type};
-use ndarray::{Array, Array2, Array3, ShapeBuilder};
+use ndarray::{Array, Array3, ShapeBuilder};
 use std::path::{Path, PathBuf};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
-}
-
-fn read(path: &Path, dataset: Option<&str>) -> Result<Box<dyn FrameReader>, SessionError> {
-    open(path, &OpenOptions { dataset: dataset.map(str::to_owned), ..OpenOptions::default() })
-}
-
-fn refusal(path: &Path, dataset: Option<&str>) -> String {
-    match read(path, dataset) {
-        Ok(reader) => panic!("{reader:?} was opened"),
-        Err(error) => error.to_string(),
-    }
-}
-
-/// All frames as `[frame, row, col]`.
-fn stack(reader: &mut dyn FrameReader) -> Array3<f32> {
-    let frames: Vec<Array2<f32>> = (0..reader.len())
-        .map(|index| {
-            let data = reader.frame(index).unwrap().message.data;
-            Array2::from_shape_vec(data.shape(), data.to_f32()).unwrap()
-        })
-        .collect();
-    let views: Vec<_> = frames.iter().map(|frame| frame.view()).collect();
-    ndarray::stack(ndarray::Axis(0), &views).unwrap()
 }
 
 fn numbers() -> Array3<f32> {
@@ -47,7 +25,7 @@ fn numpy_stacks_of_either_memory_order_are_read() {
         ndarray_npy::write_npy(&path, array).unwrap();
         let mut reader = read(&path, None).unwrap();
         assert_eq!((reader.format(), reader.len(), reader.time_ns(0)), (SessionFormat::Npy, 3, None));
-        assert_eq!(stack(&mut *reader), expected, "{name}");
+        assert_eq!(frames(&mut *reader), expected, "{name}");
         let message = reader.frame(2).unwrap().message;
         assert_eq!((message.seq, message.acquisition.as_deref()), (2, Some(name)));
         assert!(matches!(reader.frame(3), Err(SessionError::NoSuchFrame { index: 3, len: 3, .. })));
@@ -59,7 +37,7 @@ fn numpy_stacks_of_either_memory_order_are_read() {
     ndarray_npy::write_npy(&path, &fortran).unwrap();
     let mut reader = read(&path, None).unwrap();
     assert_eq!(reader.len(), 1);
-    assert_eq!(stack(&mut *reader).index_axis(ndarray::Axis(0), 0), image);
+    assert_eq!(frames(&mut *reader).index_axis(ndarray::Axis(0), 0), image);
 }
 
 #[test]
@@ -189,7 +167,7 @@ fn any_dataset_of_two_or_three_axes_can_be_named() {
     drop((file, group));
     let mut reader = read(&path, Some("a/stack")).unwrap();
     assert_eq!((reader.format(), reader.len()), (SessionFormat::Hdf5Dataset, 3));
-    assert_eq!(stack(&mut *reader), expected);
+    assert_eq!(frames(&mut *reader), expected);
     let mut reader = read(&path, Some("/image")).unwrap();
     let data = reader.frame(0).unwrap().message.data;
     assert_eq!((reader.len(), data.dtype(), data.shape()), (1, Dtype::U8, [4, 5]));
@@ -279,7 +257,7 @@ fn nsid_dimensions_say_which_axis_is_which_and_how_large_a_pixel_is() {
     drop(file);
     let mut reader = read(&path, None).unwrap();
     assert_eq!((reader.format(), reader.len()), (SessionFormat::Nsid, 3));
-    assert_eq!(stack(&mut *reader), expected);
+    assert_eq!(frames(&mut *reader), expected);
     let times: Vec<_> = (0..4).map(|index| reader.time_ns(index)).collect();
     assert_eq!(times, [Some(0), Some(40_000_000), Some(90_000_000), None]);
     let message = reader.frame(1).unwrap().message;
@@ -306,7 +284,7 @@ fn an_nsid_stack_stored_x_y_frame_is_turned_round() {
     );
     drop(file);
     let mut reader = read(&path, None).unwrap();
-    assert_eq!(stack(&mut *reader), expected);
+    assert_eq!(frames(&mut *reader), expected);
     // The steps of y differ: no pixel size rather than a wrong one.
     assert_eq!(reader.frame(0).unwrap().message.pixel_size_pm, None);
     assert_eq!(reader.time_ns(0), None);

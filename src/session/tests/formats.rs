@@ -1,33 +1,12 @@
 //! Every format read back from a file as its own writers make it.
 
+use super::reading::{frames, read, refusal};
 use super::samples::{self, attribute, dataset, hspy_axis, image, sample, stack, text};
 use crate::session::*;
 use ferrostem_proto::Dtype;
 use hdf5::File;
-use ndarray::{Array2, Array3};
+use ndarray::Array2;
 use std::path::Path;
-
-fn read(path: &Path, dataset: Option<&str>) -> Result<Box<dyn FrameReader>, SessionError> {
-    open(path, &OpenOptions { dataset: dataset.map(str::to_owned), ..OpenOptions::default() })
-}
-
-fn refusal(path: &Path, dataset: Option<&str>) -> String {
-    match read(path, dataset) {
-        Ok(reader) => panic!("{reader:?} was opened"),
-        Err(error) => error.to_string(),
-    }
-}
-
-fn frames(reader: &mut dyn FrameReader) -> Array3<f32> {
-    let frames: Vec<Array2<f32>> = (0..reader.len())
-        .map(|index| {
-            let data = reader.frame(index).unwrap().message.data;
-            Array2::from_shape_vec(data.shape(), data.to_f32()).unwrap()
-        })
-        .collect();
-    let views: Vec<_> = frames.iter().map(|frame| frame.view()).collect();
-    ndarray::stack(ndarray::Axis(0), &views).unwrap()
-}
 
 fn size_pm(reader: &mut dyn FrameReader) -> Option<[f64; 2]> {
     let size = reader.frame(0).unwrap().message.pixel_size_pm?;

@@ -1,28 +1,43 @@
-//! A simulated microscope on the network: frames go out on a PUB socket as from a real acquisition, and a REP socket takes the
-//! commands that move the scan.
+//! A simulated microscope on the network: frames go out on a PUB socket as from a real acquisition, and a REP-compatible socket
+//! takes the commands that move the scan. Both are the project's own ([`publish`](crate::publish)), with its limits.
 //!
-//! *Features*: `begin`, frames with `seq` from 0, `end`; the pace of the dwell time, of an interval, or of the renderer; moves of
-//! the scan that take effect from the next frame; drift of the specimen from frame to frame.
+//! *Features*: frames with `seq` from 0, natively between a `begin` and an `end`, or as pyzmq sends arrays; the pace of the dwell
+//! time, of an interval, or of the renderer; parts of a frame while a slow scan goes on; moves, sub-scans and places to go to, all
+//! of which take effect from the next frame; drift of the specimen from frame to frame.
 //! *Assumptions*: one scan. The specimen's clock is the scan's: it drifts by what a frame's dwell times add up to, at any pace.
-//! *Error conditions*: none once the sockets are bound, except that the control socket may fail, which is logged and ends it;
-//! frames go on.
+//! *Error conditions*: none once the sockets are bound; what a peer does wrong ends its own connection.
+//!
+//! Requests are `{"id", "cmd", "args"}`, replies as those of the daemon's control lane; every successful one carries the status.
+//!
+//! | command | arguments |
+//! |---|---|
+//! | `set_scan` | `center_nm` `[y, x]` in the specimen, `fov_nm` (width, or `[y, x]`, from which the pixels' aspect follows), `rotation_rad`, `dwell_us`, `shape` `[rows, cols]`; `subscan_fractional_size` and `subscan_fractional_center` `[y, x]` in fractions of the full scan, `subscan_rotation_rad` on top of its rotation, `subscan_shape`; a null size ends the sub-scan |
+//! | `go_to` | one of `px` `{row, col}`, `frac` `{y, x}`, `nm` `{x, y}`, as in a candidate, of the frame `seq` (and `acquisition`), or without them of the scan as it is set; moves the full scan so that the place is in the middle of the next frame; all of `set_scan` but `center_nm` |
+//! | `start`, `stop`, `single` | an acquisition until `stop`; its end after the frame in work; one frame |
+//! | `status` | |
 //!
 //! One thread renders one frame at a time and sleeps until it is due, so nothing is rendered ahead. A subscriber that cannot
 //! keep up loses its oldest frames.
 
+mod beam;
 mod control;
 mod scan;
+mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
 
+pub use beam::{Beam, ScanError, Scanned};
+pub use settings::{FrameEncoding, Pace, ServerSettings};
+
 use super::microscope::Microscope;
 use super::scene::Scene;
 use crate::config::InvalidSetting;
-use crate::publish::{LaneOptions, PubLane, PublishError, Publisher, QueueCapacity};
+use crate::publish::{ControlServer, LaneOptions, PubLane, PublishError, Publisher, QueueCapacity};
 use crate::telemetry::LaneMetrics;
-use scan::{Scan, over_drifting};
-use serde::{Deserialize, Serialize};
+use beam::over_drifting;
+use scan::Scan;
+use settings::address;
 use state::Shared;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,103 +45,14 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use zeromq::{RepSocket, Socket, SocketRecv, SocketSend};
-
-/// Where and how the frames are served.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ServerSettings {
-    /// PUB socket for the frames, `tcp://ADDRESS:PORT`; port 0 takes a free one.
-    pub frames: String,
-    /// REP socket for the scan control.
-    pub control: String,
-    /// First part of the acquisitions' names; a number follows.
-    pub acquisition: String,
-    pub channel: String,
-    pub pace: Pace,
-    /// Whether an acquisition begins at once, without `start`.
-    pub running: bool,
-    /// Frames of an acquisition; it ends after them. Absent: until `stop`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub frames_per_acquisition: Option<u64>,
-    /// Velocity of the specimen under the beam, `[y, x]`.
-    pub drift_nm_per_s: [f64; 2],
-    /// Seed of the frames' noise.
-    pub seed: u64,
-    /// Frames that may wait for a slow subscriber.
-    pub queue_frames: usize,
-}
-
-/// When the next frame is finished.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pace {
-    /// When its pixels' dwell times have passed, as on a microscope.
-    #[default]
-    Dwell,
-    /// After this many milliseconds.
-    IntervalMs(f64),
-    /// When it is rendered.
-    Max,
-}
-
-impl Default for ServerSettings {
-    fn default() -> Self {
-        Self {
-            frames: "tcp://127.0.0.1:5555".to_owned(),
-            control: "tcp://127.0.0.1:5559".to_owned(),
-            acquisition: "simulated".to_owned(),
-            channel: "HAADF".to_owned(),
-            pace: Pace::Dwell,
-            running: true,
-            frames_per_acquisition: None,
-            drift_nm_per_s: [0.0, 0.0],
-            seed: 0,
-            queue_frames: 4,
-        }
-    }
-}
-
-impl ServerSettings {
-    /// # Errors
-    /// [`InvalidSetting`] for the first value that cannot be used.
-    pub fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
-        let key = |name: &str| format!("{key_prefix}.{name}");
-        address(&self.frames, &key("frames"))?;
-        address(&self.control, &key("control"))?;
-        if let Pace::IntervalMs(ms) = self.pace
-            && !(0.0..=3.6e6).contains(&ms)
-        {
-            return Err(InvalidSetting::new(key("pace.interval_ms"), ms, "0 to 3600000"));
-        }
-        if !self.drift_nm_per_s.iter().all(|v| v.abs() <= 1e3) {
-            let value = format!("{:?}", self.drift_nm_per_s);
-            return Err(InvalidSetting::new(key("drift_nm_per_s"), value, "components of at most 1000"));
-        }
-        if !(1..=1000).contains(&self.queue_frames) {
-            return Err(InvalidSetting::new(key("queue_frames"), self.queue_frames, "1 to 1000"));
-        }
-        if self.frames_per_acquisition == Some(0) {
-            return Err(InvalidSetting::new(key("frames_per_acquisition"), 0, "at least 1, or absent"));
-        }
-        Ok(())
-    }
-}
-
-fn address(endpoint: &str, key: &str) -> Result<SocketAddr, InvalidSetting> {
-    let parsed = endpoint.strip_prefix("tcp://").and_then(|address| address.parse().ok());
-    parsed.ok_or_else(|| InvalidSetting::new(key, endpoint, "tcp://ADDRESS:PORT with a numeric address"))
-}
 
 /// Why there is no acquisition server.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquisitionError {
     #[error(transparent)]
     Invalid(#[from] InvalidSetting),
-    #[error("the frames socket: {0}")]
-    Frames(#[from] PublishError),
-    #[error("cannot bind the scan control to {endpoint}: {source}")]
-    Control { endpoint: String, source: Box<zeromq::ZmqError> },
+    #[error(transparent)]
+    Socket(#[from] PublishError),
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -149,7 +75,8 @@ pub struct AcquisitionServer {
 
 /// How long subscribers have to take what is queued for them when the server shuts down.
 const GRACE: Duration = Duration::from_secs(1);
-const MAX_SUBSCRIBERS: usize = 64;
+/// Subscribers, and as many controllers.
+const MAX_PEERS: usize = 64;
 
 impl AcquisitionServer {
     /// Binds the sockets and starts the threads: one scans, one serves the sockets.
@@ -158,16 +85,15 @@ impl AcquisitionServer {
     /// A scene out of range, or an address that cannot be bound.
     pub fn start(scene: Scene) -> Result<Self, AcquisitionError> {
         scene.validate()?;
-        let Scene { specimen, microscope, server: settings } = scene;
-        // A sub-scan is served as the scan that it is.
-        let microscope = microscope.scanned();
-        over_drifting(&microscope, settings.drift_nm_per_s, 0.0).validate("microscope")?;
+        let beam = Beam::new(&scene);
+        let Scene { microscope, server: settings, .. } = scene;
+        over_drifting(&microscope.scanned(), settings.drift_nm_per_s, 0.0).validate("microscope")?;
         let lane_options = lane_options(&settings, &microscope)?;
+        let control = address(&settings.control, "server.control")?;
         let shared = Arc::new(Shared::new(microscope, &settings));
         let (stop_serving, stopped) = oneshot::channel();
         let (announce, bound) = std::sync::mpsc::sync_channel(1);
-        let sockets =
-            Sockets { lane_options, control: settings.control.clone(), shared: Arc::clone(&shared), stopped };
+        let sockets = Sockets { lane_options, control, shared: Arc::clone(&shared), stopped };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let serving = std::thread::Builder::new()
             .name("simulated-microscope-io".to_owned())
@@ -183,7 +109,7 @@ impl AcquisitionServer {
         let gone = || std::io::Error::other("the thread that serves the sockets is gone");
         let (publisher, endpoints) = bound.recv().map_err(|_| gone())??;
         server.endpoints = endpoints;
-        let scan = Scan::new(specimen, settings, shared, publisher);
+        let scan = Scan::new(beam, settings, shared, publisher);
         let scanning = std::thread::Builder::new().name("simulated-microscope".to_owned());
         server.scanning = Some(scanning.spawn(move || scan.run())?);
         Ok(server)
@@ -218,7 +144,8 @@ fn join(thread: Option<JoinHandle<()>>) {
 }
 
 fn lane_options(settings: &ServerSettings, microscope: &Microscope) -> Result<LaneOptions, InvalidSetting> {
-    let frame_bytes = 4 * microscope.shape[0] * microscope.shape[1] + 4096;
+    let [rows, cols] = microscope.scanned().shape;
+    let frame_bytes = 4 * rows * cols + 4096;
     Ok(LaneOptions {
         name: "frames",
         address: address(&settings.frames, "server.frames")?,
@@ -227,14 +154,14 @@ fn lane_options(settings: &ServerSettings, microscope: &Microscope) -> Result<La
             messages: settings.queue_frames + 2,
             bytes: settings.queue_frames.saturating_mul(frame_bytes),
         },
-        max_connections: MAX_SUBSCRIBERS,
+        max_connections: MAX_PEERS,
     })
 }
 
 /// What the thread that serves the sockets starts from.
 struct Sockets {
     lane_options: LaneOptions,
-    control: String,
+    control: SocketAddr,
     shared: Arc<Shared>,
     stopped: oneshot::Receiver<()>,
 }
@@ -243,60 +170,31 @@ type Bound = Result<(Publisher, Endpoints), AcquisitionError>;
 
 impl Sockets {
     /// Binds, announces what was bound, and serves until it is told to stop.
-    async fn serve(mut self, announce: &SyncSender<Bound>) {
-        let (lane, mut control, endpoints) = match self.bind().await {
+    async fn serve(self, announce: &SyncSender<Bound>) {
+        let (lane, control) = match self.bind() {
             Ok(bound) => bound,
             Err(error) => {
                 // Nobody waits for it when the server was dropped meanwhile.
-                let _ = announce.send(Err(error));
+                let _ = announce.send(Err(error.into()));
                 return;
             }
+        };
+        let endpoints = Endpoints {
+            frames: format!("tcp://{}", lane.address()),
+            control: format!("tcp://{}", control.address()),
         };
         if announce.send(Ok((lane.publisher(), endpoints))).is_ok() {
-            serve_control(&mut control, &self.shared, &mut self.stopped).await;
+            // An error means that the server is gone: stopped as well.
+            let _ = self.stopped.await;
         }
-        lane.close(GRACE).await;
+        tokio::join!(lane.close(GRACE), control.close(GRACE));
     }
 
-    async fn bind(&self) -> Result<(PubLane, RepSocket, Endpoints), AcquisitionError> {
+    fn bind(&self) -> Result<(PubLane, ControlServer), PublishError> {
         let lane = PubLane::bind(self.lane_options, LaneMetrics::default())?;
-        let mut control = RepSocket::new();
-        let endpoint = control.bind(&self.control).await.map_err(|source| AcquisitionError::Control {
-            endpoint: self.control.clone(),
-            source: Box::new(source),
-        })?;
-        let endpoints =
-            Endpoints { frames: format!("tcp://{}", lane.address()), control: endpoint.to_string() };
-        Ok((lane, control, endpoints))
-    }
-}
-
-/// Answers requests until it is told to stop; then only waits for that, should the socket fail before.
-async fn serve_control(socket: &mut RepSocket, shared: &Shared, stopped: &mut oneshot::Receiver<()>) {
-    loop {
-        let received = tokio::select! {
-            received = socket.recv() => received,
-            _ = &mut *stopped => return,
-        };
-        let message = match received {
-            Ok(message) => message,
-            Err(zeromq::ZmqError::NoMessage) => {
-                tracing::error!("the scan control takes no more requests");
-                // An error would mean that the server is gone: stopped as well.
-                let _ = stopped.await;
-                return;
-            }
-            Err(error) => {
-                // One peer's fault; the socket has dropped it.
-                tracing::warn!(%error, "a peer of the scan control is dropped");
-                continue;
-            }
-        };
-        let bytes = message.iter().last().map_or(&[][..], |part| part.as_ref());
-        let (id, request) = control::parse(bytes);
-        let outcome = request.and_then(|request| shared.carry_out(request));
-        if let Err(error) = socket.send(control::reply(&id, outcome).into()).await {
-            tracing::warn!(%error, "a reply of the scan control did not reach its peer");
-        }
+        let answer = Arc::clone(&self.shared);
+        let metrics = LaneMetrics::default();
+        let control = ControlServer::bind("scan control", self.control, MAX_PEERS, metrics, answer)?;
+        Ok((lane, control))
     }
 }

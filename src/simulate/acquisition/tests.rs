@@ -1,13 +1,13 @@
 use super::*;
 use crate::simulate::microscope::turned;
-use crate::simulate::{PixelType, Polarization, Specimen, render};
-use ferrostem_proto::{Dtype, FrameMessage, FramesMessage, Limits, cbor};
+use crate::simulate::{Defect, DefectKind, PixelType, Polarization, Specimen, render};
+use ferrostem_proto::{Dtype, FrameMessage, FrameState, FramesMessage, Limits, cbor, recipe};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
-use zeromq::{ReqSocket, SubSocket};
+use zeromq::{ReqSocket, Socket, SocketRecv, SocketSend, SubSocket};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -68,6 +68,15 @@ impl Client {
         self.control.send(request.to_string().into()).await.unwrap();
         let reply = timeout(PATIENCE, self.control.recv()).await.unwrap().unwrap();
         serde_json::from_slice(reply.get(0).unwrap()).unwrap()
+    }
+
+    /// Acquires one frame. Nothing may be running.
+    async fn single(&mut self) -> FrameMessage {
+        // The one before may have sent its `end` a moment ago.
+        while self.ask(json!({ "cmd": "single" })).await["ok"] != true {}
+        let frame = self.next_frame().await;
+        self.stopped().await;
+        frame
     }
 
     async fn result_of(&mut self, request: Value) -> Value {
@@ -152,7 +161,8 @@ fn a_moved_scan_shows_the_other_part_of_the_specimen_from_the_next_frame_on() {
         let specimen = scene.specimen.clone();
         let home = scene.microscope.clone();
         let (server, mut client) = start_subscribed(scene).await;
-        let moved = json!({ "cmd": "set_scan", "id": 3, "center_nm": [4.0, -7.5], "rotation_rad": 0.3 });
+        let moved =
+            json!({ "cmd": "set_scan", "id": 3, "args": { "center_nm": [4.0, -7.5], "rotation_rad": 0.3 } });
         let reply = client.ask(moved).await;
         assert_eq!((reply["id"].clone(), reply["ok"].clone()), (json!(3), json!(true)));
         client.result_of(json!({ "cmd": "start" })).await;
@@ -163,7 +173,8 @@ fn a_moved_scan_shows_the_other_part_of_the_specimen_from_the_next_frame_on() {
         assert_eq!(frame.data, expected.pixel_array(PixelType::F32).unwrap());
 
         // While it runs: no frame before `next_seq` is moved, all later ones are.
-        let status = client.result_of(json!({ "cmd": "set_scan", "center_nm": [1.0, 1.0] })).await;
+        let status =
+            client.result_of(json!({ "cmd": "set_scan", "args": { "center_nm": [1.0, 1.0] } })).await;
         let first_moved = status["next_seq"].as_u64().unwrap();
         loop {
             let frame = client.next_frame().await;
@@ -173,7 +184,7 @@ fn a_moved_scan_shows_the_other_part_of_the_specimen_from_the_next_frame_on() {
                 break;
             }
         }
-        let refused = client.ask(json!({ "cmd": "set_scan", "fov_nm": -1.0 })).await;
+        let refused = client.ask(json!({ "cmd": "set_scan", "args": { "fov_nm": -1.0 } })).await;
         assert_eq!(
             (refused["ok"].clone(), refused["error"]["code"].clone()),
             (json!(false), json!("bad_args"))
@@ -213,7 +224,7 @@ fn a_running_acquisition_refuses_a_second_one() {
             assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
         }
         let refused = client.ask(json!({ "cmd": "fly" })).await;
-        assert_eq!(refused["error"]["code"], "bad_request");
+        assert_eq!(refused["error"]["code"], "unknown_command");
         server.shutdown();
     });
 }
@@ -284,11 +295,209 @@ fn an_address_in_use_and_a_bad_one_are_refused() {
         let mut second = scene(Pace::Max);
         second.server.frames.clone_from(&server.endpoints().frames);
         let refused = tokio::task::spawn_blocking(|| AcquisitionServer::start(second).err()).await.unwrap();
-        assert!(matches!(refused, Some(AcquisitionError::Frames(_))), "{refused:?}");
+        assert!(matches!(refused, Some(AcquisitionError::Socket(_))), "{refused:?}");
         let mut third = scene(Pace::Max);
         third.server.control = "127.0.0.1:5".to_owned();
         let refused = tokio::task::spawn_blocking(|| AcquisitionServer::start(third).err()).await.unwrap();
         assert!(refused.unwrap().to_string().contains("server.control"));
         server.shutdown();
     });
+}
+
+/// A crystal with one foreign, bright A column `at_nm`, without noise.
+fn with_a_bright_site(at_nm: [f64; 2]) -> Scene {
+    let mut scene = scene(Pace::Max);
+    scene.microscope.shape = [96, 128];
+    scene.microscope.shot_noise = false;
+    scene.specimen.defects =
+        vec![Defect { kind: DefectKind::SubstitutionA, at_nm, intensity_ratio: 4.0, radius_nm: 0.0 }];
+    scene
+}
+
+/// The brightest pixel, `[row, col]`.
+fn brightest(frame: &FrameMessage) -> [usize; 2] {
+    let values = frame.data.to_f32();
+    let (index, _) = values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap();
+    let cols = frame.data.shape()[1];
+    [index / cols, index % cols]
+}
+
+fn assert_centred(frame: &FrameMessage) {
+    let [row, col] = brightest(frame);
+    let [rows, cols] = frame.data.shape();
+    let off =
+        (row as f64 - (rows as f64 - 1.0) / 2.0).abs().max((col as f64 - (cols as f64 - 1.0) / 2.0).abs());
+    assert!(off <= 1.0, "the bright site is at {row}, {col} of {rows} x {cols}");
+}
+
+#[test]
+fn a_site_comes_into_the_middle_from_any_coordinate_system_under_rotation_and_sub_scan() {
+    run(async {
+        // An A site: 3 cells down, 2 left.
+        let (server, mut client) = start_subscribed(with_a_bright_site([1.17, -0.78])).await;
+        let args = json!({ "center_nm": [0.9, -0.5], "rotation_rad": 0.4, "fov_nm": 1.92 });
+        client.result_of(json!({ "cmd": "set_scan", "args": args })).await;
+        let full = client.single().await;
+        let [row, col] = brightest(&full);
+        assert!(row.abs_diff(48) > 4 || col.abs_diff(64) > 4, "not there yet");
+        let (seq, acquisition) = (full.seq, full.acquisition.clone().unwrap());
+        let [rows, cols] = full.data.shape().map(|n| n as f64);
+        let frac = json!({ "y": (row as f64 + 0.5) / rows, "x": (col as f64 + 0.5) / cols });
+        let (right, down) = ((col as f64 - 63.5) * 0.015, (row as f64 - 47.5) * 0.015);
+        let [x, y] = turned([right, down], 0.4);
+        for place in [
+            json!({ "px": { "row": row, "col": col } }),
+            json!({ "frac": frac }),
+            json!({ "nm": { "x": x, "y": y, "rotation_rad": 0.4 } }),
+        ] {
+            let mut args = place.clone();
+            args["seq"] = json!(seq);
+            args["acquisition"] = json!(acquisition);
+            client.result_of(json!({ "cmd": "go_to", "args": args })).await;
+            assert_centred(&client.single().await);
+            // The frame is remembered: the same place again, seen from elsewhere, turned and finer.
+            args["rotation_rad"] = json!(-1.1);
+            args["fov_nm"] = json!(1.6);
+            client.result_of(json!({ "cmd": "go_to", "args": args })).await;
+            assert_centred(&client.single().await);
+        }
+
+        // Back at the first scan, a part of it around the site, turned against it.
+        let args = json!({
+            "center_nm": [0.9, -0.5], "rotation_rad": 0.4, "fov_nm": 1.92,
+            "subscan_fractional_size": [0.3, 0.3],
+            "subscan_fractional_center": [frac["y"], frac["x"]],
+            "subscan_rotation_rad": 0.5,
+        });
+        let status = client.result_of(json!({ "cmd": "set_scan", "args": args })).await;
+        let part = client.single().await;
+        assert_eq!(part.data.shape(), [29, 38]);
+        assert_centred(&part);
+        assert!((part.rotation_rad.unwrap() - 0.9).abs() < 1e-12);
+        assert_eq!(part.center_nm.map(|c| json!(c)), Some(status["frame"]["center_nm"].clone()));
+        assert_eq!(part.user_data.0["simulated"]["subscan"], status["subscan"]);
+        // Places in a frame of the sub-scan lie where it says, too.
+        let shifted = json!({ "subscan_fractional_center": [0.5, 0.5], "center_nm": [1.0, -0.6] });
+        client.result_of(json!({ "cmd": "set_scan", "args": shifted })).await;
+        let off = client.single().await;
+        let [row, col] = brightest(&off);
+        let place = json!({ "px": { "row": row, "col": col } });
+        client.result_of(json!({ "cmd": "go_to", "args": place })).await;
+        assert_centred(&client.single().await);
+
+        let forgotten = json!({ "px": { "row": 1, "col": 1 }, "seq": 99 });
+        let refused = client.ask(json!({ "cmd": "go_to", "args": forgotten })).await;
+        assert_eq!(refused["error"]["code"], "not_found", "{refused}");
+        server.shutdown();
+    });
+}
+
+#[test]
+fn the_recipe_carries_what_the_native_encoding_does() {
+    run(async {
+        for topic in [None, Some("frames".to_owned())] {
+            let mut scene = scene(Pace::Max);
+            scene.server.encoding = FrameEncoding::Pyzmq;
+            scene.server.topic.clone_from(&topic);
+            scene.server.running = false;
+            scene.microscope.rotation_rad = 0.2;
+            scene.microscope.detector.pixel_type = PixelType::U16;
+            let (specimen, microscope) = (scene.specimen.clone(), scene.microscope.clone());
+            let (server, mut client) = start(scene).await;
+            // As in `start_subscribed`; the recipe has no `end` to wait for.
+            let message = loop {
+                while client.ask(json!({ "cmd": "single" })).await["ok"] != true {}
+                if let Ok(message) = timeout(Duration::from_millis(100), client.frames.recv()).await {
+                    break message.unwrap().into_vec();
+                }
+            };
+            let [leading @ .., header, pixels] = &message[..] else { panic!("{} parts", message.len()) };
+            assert_eq!(leading.first().map(|part| part.to_vec()), topic.map(String::into_bytes));
+            let frame = recipe::decode_recipe(header, pixels, 77, &Limits::default()).unwrap();
+            assert_eq!((frame.seq, frame.rotation_rad), (0, Some(0.2)));
+            assert_eq!(frame.fov_nm, Some(microscope.fov_nm()));
+            assert!(frame.acquisition.unwrap().starts_with("test-"));
+            assert!(frame.t_end_ns.unwrap() >= frame.t_start_ns.unwrap());
+            assert_eq!((frame.data.dtype(), frame.data.shape()), (Dtype::U16, [48, 64]));
+            // The noise is that of one of the frames so far.
+            let asked = client.result_of(json!({ "cmd": "status" })).await["frames"].as_u64().unwrap();
+            let same = (0..=asked).any(|n| {
+                let mut rng = ChaCha8Rng::seed_from_u64(0);
+                rng.set_stream(n);
+                render(&specimen, &microscope, &mut rng).unwrap().pixel_array(PixelType::U16).unwrap()
+                    == frame.data
+            });
+            assert!(same, "the pixels are those of the scene");
+            server.shutdown();
+        }
+    });
+}
+
+#[test]
+fn a_slow_scan_shows_what_it_has_so_far() {
+    run(async {
+        let mut scene = scene(Pace::IntervalMs(40.0));
+        scene.server.partial_frames = 3;
+        let (server, mut client) = start_subscribed(scene).await;
+        client.result_of(json!({ "cmd": "single" })).await;
+        assert!(matches!(client.next().await, FramesMessage::Begin(_)));
+        let mut parts = Vec::new();
+        while let FramesMessage::Frame(frame) = client.next().await {
+            parts.push(*frame);
+        }
+        let rows: Vec<_> = parts.iter().map(|part| (part.seq, part.state, part.valid_rows)).collect();
+        let partial = |to| (0, Some(FrameState::Partial), Some([0, to]));
+        let complete = (0, Some(FrameState::Complete), Some([0, 48]));
+        assert_eq!(rows, [partial(12), partial(24), partial(36), complete]);
+        let whole = parts[3].data.to_f32();
+        for part in &parts[..3] {
+            let values = part.data.to_f32();
+            let valid = part.valid_rows.unwrap()[1] as usize * 64;
+            assert_eq!(values[..valid], whole[..valid]);
+            assert!(values[valid..].iter().all(|value| *value == 0.0));
+            assert!(part.t_end_ns < parts[3].t_end_ns);
+        }
+        server.shutdown();
+    });
+}
+
+#[test]
+fn garbage_and_announced_giants_cost_their_sender_the_connection_and_nobody_else() {
+    use std::io::{Read as _, Write as _};
+    run(async {
+        let (server, mut client) = start(scene(Pace::IntervalMs(5.0))).await;
+        let address = server.endpoints().control.strip_prefix("tcp://").unwrap().to_owned();
+        tokio::task::spawn_blocking(move || {
+            // A greeting of ZMTP 3.0 with NULL, then a frame that announces 2^44 bytes.
+            let mut greeting = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\x00NULL".to_vec();
+            greeting.resize(64, 0);
+            let giant = [&greeting[..], b"\x02", &(1u64 << 44).to_be_bytes()].concat();
+            for bytes in [&b"GET / HTTP/1.1\r\n\r\n................................................................"[..], &giant] {
+                let mut stream = std::net::TcpStream::connect(&address).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.write_all(bytes).unwrap();
+                // The server hangs up; a reset says the same as an end.
+                while matches!(stream.read(&mut [0; 256]), Ok(n) if n > 0) {}
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(client.result_of(json!({ "cmd": "status" })).await["state"], "running");
+        server.shutdown();
+    });
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_by_name() {
+    let key = |change: fn(&mut ServerSettings)| {
+        let mut settings = ServerSettings::default();
+        change(&mut settings);
+        settings.validate("server").unwrap_err().key
+    };
+    assert_eq!(key(|s| s.topic = Some("frames".to_owned())), "server.topic");
+    assert_eq!(key(|s| s.partial_frames = 101), "server.partial_frames");
+    assert_eq!(key(|s| s.frames_per_acquisition = Some(0)), "server.frames_per_acquisition");
+    assert!(
+        toml::from_str::<ServerSettings>("encoding = 'pyzmq'\ntopic = 'a'").unwrap().validate("").is_ok()
+    );
 }

@@ -1,0 +1,133 @@
+//! The loop closed: a simulated microscope, the daemon, and a controller of a few lines that follows a candidate.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test or a bench that cannot go on says so"
+)]
+
+mod support;
+
+use bytes::Bytes;
+use ferrostem::config::Config;
+use ferrostem::pipeline::Daemon;
+use ferrostem::simulate::{AcquisitionServer, Defect, DefectKind, Pace, Polarization, RandomDefects, Scene};
+use ferrostem_proto::{CandidateKind, ResultMessage};
+use serde_json::{Value, json};
+use support::{PATIENCE, Subscriber, runtime};
+use zeromq::{ReqSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
+
+/// The middle of an amorphous patch, which is all there is to find, `[y, x]` in nm.
+const PATCH_NM: [f64; 2] = [13.1, -8.2];
+
+/// A single domain with a patch of amorphous material 1.5 nm from the middle of a field of view of 4.8 nm.
+fn scene() -> Scene {
+    let mut scene = Scene::built_in("bifeo3").unwrap();
+    scene.specimen.polarization = Polarization::Uniform { p_pm: [23.0, 23.0] };
+    scene.specimen.random_defects = RandomDefects::default();
+    scene.specimen.bends = Vec::new();
+    scene.specimen.defects =
+        vec![Defect { kind: DefectKind::Amorphous, at_nm: PATCH_NM, intensity_ratio: 0.0, radius_nm: 0.7 }];
+    scene.microscope.shape = [320, 320];
+    scene.microscope.center_nm = [12.0, -7.2];
+    scene.microscope.rotation_rad = 0.5;
+    scene.server.frames = "tcp://127.0.0.1:0".to_owned();
+    scene.server.control = "tcp://127.0.0.1:0".to_owned();
+    scene.server.pace = Pace::IntervalMs(100.0);
+    scene.server.drift_nm_per_s = [0.0, 0.0];
+    scene
+}
+
+fn config(frames: &str) -> Config {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/models/dcnn-perovskite-100");
+    let mut sets = vec![
+        "device=\"cpu\"".to_owned(),
+        format!("models.dcnn=\"{model}\""),
+        "models.fcnn=\"none\"".to_owned(),
+        format!("sources=[{{name=\"simulator\",endpoint=\"{frames}\"}}]"),
+        "lanes.http=\"127.0.0.1:0\"".to_owned(),
+        "runtime.warm_up_shape=[320,320]".to_owned(),
+    ];
+    sets.extend(["results", "latest", "control"].map(|lane| format!("lanes.{lane}=\"tcp://127.0.0.1:0\"")));
+    Config::load(None, std::iter::empty(), &sets).unwrap()
+}
+
+async fn ask(socket: &mut ReqSocket, cmd: &str, args: Value) -> Value {
+    let request = json!({ "id": 1, "cmd": cmd, "args": args });
+    socket.send(ZmqMessage::from(Bytes::from(request.to_string()))).await.unwrap();
+    let reply = tokio::time::timeout(PATIENCE, socket.recv()).await.expect("no reply").unwrap();
+    let reply: Value = serde_json::from_slice(reply.get(0).unwrap()).unwrap();
+    assert_eq!(reply["ok"], true, "{reply}");
+    reply["result"].clone()
+}
+
+/// The next result of a frame from `seq` on: those before the scan was moved show the place that was left.
+async fn result_from(results: &mut Subscriber, seq: u64) -> ResultMessage {
+    loop {
+        let result = results.result().await;
+        if result.seq >= seq {
+            return result;
+        }
+    }
+}
+
+/// The strangest site of a result.
+fn strangest(result: &ResultMessage) -> Option<&ferrostem_proto::Candidate> {
+    let strange = result.candidates.iter().filter(|candidate| candidate.kind == CandidateKind::Ood);
+    strange.max_by(|a, b| a.score.total_cmp(&b.score))
+}
+
+fn distance_nm(center_nm: [f64; 2]) -> f64 {
+    (center_nm[0] - PATCH_NM[0]).hypot(center_nm[1] - PATCH_NM[1])
+}
+
+#[test]
+fn a_controller_follows_a_candidate_until_it_is_in_the_middle() {
+    let runtime = runtime();
+    let microscope = AcquisitionServer::start(scene()).unwrap();
+    let daemon = Daemon::start(&config(&microscope.endpoints().frames)).unwrap();
+    runtime.block_on(async {
+        let mut results = Subscriber::connect(&daemon, &["result"]).await;
+        let mut scan = ReqSocket::new();
+        scan.connect(&microscope.endpoints().control).await.unwrap();
+        let mut center_nm = [12.0, -7.2];
+        assert!(distance_nm(center_nm) > 1.4);
+        let mut from_seq = 0;
+        for _ in 0..3 {
+            let result = result_from(&mut results, from_seq).await;
+            let candidate = strangest(&result).expect("the patch is found");
+            let args = json!({ "nm": candidate.nm, "seq": result.seq, "acquisition": result.acquisition });
+            let status = ask(&mut scan, "go_to", args).await;
+            center_nm = serde_json::from_value(status["frame"]["center_nm"].clone()).unwrap();
+            from_seq = status["next_seq"].as_u64().unwrap();
+        }
+        // A window is 1.2 nm wide and the patch 1.4 nm: the strangest window is on it.
+        assert!(
+            distance_nm(center_nm) < 0.7,
+            "{center_nm:?} is {} nm from the patch",
+            distance_nm(center_nm)
+        );
+        let result = result_from(&mut results, from_seq).await;
+        let middle = strangest(&result).expect("it is still there");
+        let off = (middle.frac.y - 0.5).hypot(middle.frac.x - 0.5) * 4.8;
+        assert!(off < 1.2, "the candidate is {off} nm from the middle");
+
+        // The same place again, as the middle of a sub-scan of the middle's 60 %, turned against the full scan.
+        let args = json!({
+            "frac": middle.frac, "seq": result.seq, "acquisition": result.acquisition,
+            "subscan_fractional_size": [0.6, 0.6], "subscan_rotation_rad": -0.9,
+        });
+        let status = ask(&mut scan, "go_to", args).await;
+        let part: [f64; 2] = serde_json::from_value(status["frame"]["center_nm"].clone()).unwrap();
+        assert!(distance_nm(part) < 0.7, "{part:?} is {} nm from the patch", distance_nm(part));
+        let result = result_from(&mut results, status["next_seq"].as_u64().unwrap()).await;
+        let found = strangest(&result).expect("the sub-scan shows it");
+        assert_eq!(status["frame"]["shape"], json!([192, 192]));
+        // What it says of the place leads to the patch in the specimen, too.
+        let place = [part[0] + found.nm.y, part[1] + found.nm.x];
+        assert!(distance_nm(place) < 0.9, "{place:?} is {} nm from the patch", distance_nm(place));
+    });
+    assert!(daemon.shutdown());
+    microscope.shutdown();
+}
