@@ -199,13 +199,17 @@ pub fn write_all(
     let mut paths = Vec::new();
     for (name, draw) in pictures {
         let path = dir.join(format!("{safe}_{name}.png"));
-        let png = draw(frame, result, &settings)?
-            .encode_png()
-            .map_err(|error| FigureError::Encode { path: path.clone(), reason: error.to_string() })?;
-        std::fs::write(&path, png).map_err(write_error(&path))?;
+        write_png(&path, &draw(frame, result, &settings)?)?;
         paths.push(path);
     }
     Ok(paths)
+}
+
+pub(super) fn write_png(path: &Path, picture: &Pixmap) -> Result<(), FigureError> {
+    let png = picture
+        .encode_png()
+        .map_err(|error| FigureError::Encode { path: path.to_owned(), reason: error.to_string() })?;
+    std::fs::write(path, png).map_err(|source| FigureError::Write { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
