@@ -14,7 +14,6 @@ use super::stack::TEMPLATE;
 use super::superblock;
 use hdf5::File;
 use hdf5::file::{FileCloseDegree, LibraryVersion};
-use std::cell::Cell;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -27,7 +26,6 @@ pub(super) struct SessionFile {
     path: PathBuf,
     /// Absent while the file is closed, and after it could not be opened again.
     file: Option<File>,
-    in_swmr: Cell<bool>,
     identity: Identity,
     /// Held, never read.
     _lock: WriterLock,
@@ -45,8 +43,7 @@ impl SessionFile {
         let (path, lock) = publish(&draft.0, path)?;
         let identity =
             Identity::of(&path).map_err(|source| SessionError::Io { path: path.clone(), source })?;
-        let file = Some(file);
-        Ok((Self { path, file, in_swmr: Cell::new(true), identity, _lock: lock }, filled))
+        Ok((Self { path, file: Some(file), identity, _lock: lock }, filled))
     }
 
     /// Takes up a session that exists, also one whose writer was killed; `check` says whether it is one, before anything
@@ -66,8 +63,7 @@ impl SessionFile {
         superblock::recover(path).map_err(io)?;
         let file = open_for_writing(path)?;
         let seen = inspect(&file)?;
-        let in_swmr = Cell::new(false);
-        Ok((Self { path: path.to_owned(), file: Some(file), in_swmr, identity, _lock: lock }, seen))
+        Ok((Self { path: path.to_owned(), file: Some(file), identity, _lock: lock }, seen))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -87,12 +83,7 @@ impl SessionFile {
 
     /// From here on the file is whole on disk at every moment, and nothing but rows and images can be added.
     pub(super) fn enter_swmr(&self) -> Result<(), SessionError> {
-        let file = self.get()?;
-        if !self.in_swmr.get() {
-            start_swmr(file, &self.path)?;
-            self.in_swmr.set(true);
-        }
-        Ok(())
+        start_swmr(self.get()?, &self.path)
     }
 
     /// Closes and opens the file, so that groups and datasets can be added. Every handle into it is void then.
@@ -102,7 +93,6 @@ impl SessionFile {
             file.close().at(|| self.path.display().to_string())?;
         }
         self.file = Some(open_for_writing(&self.path)?);
-        self.in_swmr.set(false);
         self.settle()?;
         self.get()
     }

@@ -53,7 +53,7 @@ impl ResultReader {
         let group = &self.of(measurement)?.group;
         let table = group.dataset(layout::FRAMES).at(|| format!("{}/{}", place(group), layout::FRAMES))?;
         let frames = whole_frames(&self.images(measurement)?, &table)?;
-        read_rows(&table, 0..frames)
+        read_rows(&table, 0..frames.len())
     }
 
     /// The pixels of one frame, as received.

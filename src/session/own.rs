@@ -85,19 +85,29 @@ pub(super) fn measurement_numbers(file: &File) -> Result<Vec<u64>, SessionError>
     Ok(numbers)
 }
 
-/// Frames that have both their image and their row. A recording that was cut short, by a kill or a full disk, may end with
-/// some that do not.
-pub(super) fn whole_frames(images: &Dataset, table: &Dataset) -> Result<usize, SessionError> {
+/// Order and time of the frames that have both their image and their row. A recording that was cut short, by a kill or a full
+/// disk, may end with some that do not.
+pub(super) fn whole_frames(images: &Dataset, table: &Dataset) -> Result<Vec<FrameTimeRow>, SessionError> {
     let len = written_images(images).min(table.size());
     let len = whole_rows(len, |row| match read_rows::<FrameRow>(table, row..row + 1) {
         Ok(_) => Ok(true),
         Err(SessionError::Hdf5 { .. }) => Ok(false),
         Err(error) => Err(error),
     })?;
+    check_count(&place(table), len)?;
     // A row that never reached the disk is all zeros, and the order of frames ascends.
-    let rows = read_rows::<FrameTimeRow>(table, 0..len)?;
+    let mut rows = read_rows::<FrameTimeRow>(table, 0..len)?;
     let ascending = rows.windows(2).take_while(|pair| pair[0].order < pair[1].order).count();
-    Ok(len.min(ascending + 1))
+    rows.truncate(ascending + 1);
+    Ok(rows)
+}
+
+fn check_count(place: &str, frames: usize) -> Result<(), SessionError> {
+    if frames <= MAX_FRAMES {
+        return Ok(());
+    }
+    let found = format!("{frames} or more");
+    Err(SessionError::unexpected(place, format!("at most {MAX_FRAMES} frames"), found))
 }
 
 /// Images before the first that was never written; each is one chunk.
@@ -146,16 +156,8 @@ impl SessionReader {
         let mut index = Vec::new();
         for (measurement, group) in measurements(&file)?.into_iter().enumerate() {
             let stack = RecordedStack::open(&group, options)?;
-            let len = whole_frames(&stack.frames, &stack.table)?;
-            if index.len() + len > MAX_FRAMES {
-                let found = format!("{} or more", index.len() + len);
-                return Err(SessionError::unexpected(
-                    place(&group),
-                    format!("at most {MAX_FRAMES} frames"),
-                    found,
-                ));
-            }
-            let rows = read_rows::<FrameTimeRow>(&stack.table, 0..len)?;
+            let rows = whole_frames(&stack.frames, &stack.table)?;
+            check_count(&place(&group), index.len() + rows.len())?;
             index.extend(rows.iter().enumerate().map(|(row, time)| FrameEntry {
                 order: time.order,
                 t_received_ns: time.t_received_ns,

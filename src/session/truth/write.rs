@@ -65,7 +65,6 @@ impl TruthWriter {
             Contents::create(file, header)
         })?;
         contents.reopen(session.get()?)?;
-        session.enter_swmr()?;
         Ok(Self { session, shape: header.shape, contents, first_start_ns: None })
     }
 
