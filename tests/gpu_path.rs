@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, Result};
 use ferrostem::networks::{
-    Architecture, DcnnConfig, DcnnMaps, DeviceChoice, Engine, EngineSettings, FcnnConfig, Padding,
+    Architecture, DcnnConfig, DcnnMaps, DeviceChoice, Engine, EngineSettings, FcnnConfig, HeadKind, Padding,
     list_devices, write_untrained,
 };
 use ndarray::Array2;
@@ -65,7 +65,7 @@ fn a_vulkan_adapter_gives_what_the_cpu_gives() -> Result<()> {
         return Ok(());
     };
     let models = tempfile::tempdir()?;
-    let dcnn = DcnnConfig { padding: Padding::Valid, window_px: 80, outputs: 7 };
+    let dcnn = DcnnConfig { padding: Padding::Valid, head: HeadKind::Linear, window_px: 80, outputs: 7 };
     write_untrained(&models.path().join("dcnn"), Architecture::Dcnn(dcnn), 1)?;
     write_untrained(
         &models.path().join("fcnn"),

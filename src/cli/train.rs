@@ -22,6 +22,9 @@ pub(super) struct TrainArgs {
     /// checkpoint found there is resumed.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
+    /// Folder of a DCNN to start from; of one with another head, the trunk is taken.
+    #[arg(long, value_name = "DIR")]
+    from_model: Option<PathBuf>,
     /// auto, cpu, vulkan[:INDEX] or wgpu[:INDEX].
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -29,7 +32,13 @@ pub(super) struct TrainArgs {
 
 pub(super) fn train(args: &TrainArgs) -> anyhow::Result<()> {
     let metrics = match args.network {
-        Network::Dcnn => train_dcnn(DcnnTrainSettings::read(&args.config)?, args.device, &args.output)?,
+        Network::Dcnn => {
+            let settings = DcnnTrainSettings::read(&args.config)?;
+            train_dcnn(settings, args.from_model.as_deref(), args.device, &args.output)?
+        }
+        Network::Fcnn if args.from_model.is_some() => {
+            anyhow::bail!("--from-model starts a DCNN; an FCNN is trained from the beginning")
+        }
         Network::Fcnn => train_fcnn(FcnnTrainSettings::read(&args.config)?, args.device, &args.output)?,
     };
     say("on held-out frames:")?;

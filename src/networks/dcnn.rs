@@ -1,6 +1,11 @@
 //! The sliding-window regressor (Nelson et al., "Deep learning polarization distributions in ferroelectrics from STEM
 //! data", Methods): 5 convolutions of 32 filters, 2 of 64 and a 2 × 2 max-pool, 2 of 128; LeakyReLU; batch
 //! normalisation and dropout towards the end; a fully connected head on 80 × 80 windows.
+//!
+//! A feature of the trunk sees 24 px, less than a unit cell; where in its window a cell lies is only to be seen in several
+//! features together, and a head that is linear in them cannot combine them. [`HeadKind::Deep`] therefore puts three more
+//! convolutions on a map pooled once more, and a hidden layer, between trunk and outputs. It has not been trained to use
+//! yet: from random weights the loss stood still for 900 steps.
 
 use super::LEAKY_SLOPE;
 use super::dense::dense_head;
@@ -13,8 +18,12 @@ use serde::{Deserialize, Serialize};
 
 /// Filters of each convolution, block by block.
 const BLOCKS: [&[usize]; 3] = [&[32; 5], &[64; 2], &[128; 2]];
-/// Pooling between the second and the third block; window strides must be multiples of it.
+/// Pooling between the second and the third block.
 pub(crate) const POOLING: usize = 2;
+/// Convolutions of the deep head, between a pooling before and a pooling behind them.
+const CONTEXT: usize = 3;
+/// Neurons of the deep head's hidden layer.
+const HIDDEN: usize = 256;
 /// Channels of the feature map under the head.
 pub(crate) const FEATURE_CHANNELS: usize = 128;
 
@@ -28,11 +37,25 @@ pub enum Padding {
     Same,
 }
 
+/// What turns the features of a window into its values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadKind {
+    /// The paper's: fully connected, behind batch normalisation and dropout.
+    #[default]
+    Linear,
+    /// 2 × 2 max-pool, three convolutions of 128 filters without padding, 2 × 2 max-pool, a hidden layer of 256, the
+    /// outputs; neither normalisation nor dropout, since simulated frames do not run out.
+    Deep,
+}
+
 /// What defines a [`Dcnn`] before its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DcnnConfig {
     pub padding: Padding,
+    #[serde(default)]
+    pub head: HeadKind,
     /// Side of a window, model pixels.
     pub window_px: usize,
     /// Number of values regressed per window.
@@ -49,7 +72,24 @@ impl DcnnConfig {
         }
     }
 
-    /// A network with He-initialised trunk and a head of zeros (a head of ~10⁵ inputs diverges from anything else).
+    /// Model pixels from one value of the map under the head to the next; window strides must be multiples of it.
+    pub const fn pooling(&self) -> usize {
+        match self.head {
+            HeadKind::Linear => POOLING,
+            HeadKind::Deep => 4 * POOLING,
+        }
+    }
+
+    /// Side of one window's map under the head: 4 for 80 px and the deep head; 0 where the window is too small for it.
+    pub const fn head_features(&self) -> usize {
+        match self.head {
+            HeadKind::Linear => self.window_features(),
+            HeadKind::Deep => (self.window_features() / 2).saturating_sub(2 * CONTEXT) / 2,
+        }
+    }
+
+    /// A network with He-initialised convolutions and outputs of zeros (a linear head of ~10⁵ inputs diverges from
+    /// anything else).
     pub fn init(&self, device: &Device) -> Dcnn {
         let padding = match self.padding {
             Padding::Valid => PaddingConfig2d::Valid,
@@ -60,30 +100,43 @@ impl DcnnConfig {
             filters
                 .iter()
                 .map(|&out| {
-                    let config = Conv2dConfig::new([channels, out], [3, 3])
-                        .with_padding(padding.clone())
-                        .with_initializer(Initializer::KaimingNormal {
-                            gain: 2f64.sqrt(),
-                            fan_out_only: false,
-                        });
+                    let layer = convolution([channels, out], 3).with_padding(padding.clone()).init(device);
                     channels = out;
-                    config.init(device)
+                    layer
                 })
                 .collect()
         });
-        let kernel = self.window_features();
+        let kernel = self.head_features();
+        let (norm, dropout, deep, [inputs, side]) = match self.head {
+            HeadKind::Linear => {
+                let norm = BatchNormConfig::new(FEATURE_CHANNELS).init(device);
+                (Some(norm), DropoutConfig::new(0.2).init(), None, [FEATURE_CHANNELS, kernel])
+            }
+            HeadKind::Deep => {
+                let layer = |_| convolution([FEATURE_CHANNELS; 2], 3).init(device);
+                let context = (0..CONTEXT).map(layer).collect();
+                let hidden = convolution([FEATURE_CHANNELS, HIDDEN], kernel).init(device);
+                (None, DropoutConfig::new(0.0).init(), Some(DeepHead { context, hidden }), [HIDDEN, 1])
+            }
+        };
         Dcnn {
             block1,
             block2,
             pool: MaxPool2dConfig::new([POOLING, POOLING]).with_strides([POOLING, POOLING]).init(),
             block3,
-            norm: BatchNormConfig::new(FEATURE_CHANNELS).init(device),
-            dropout: DropoutConfig::new(0.2).init(),
-            head: Conv2dConfig::new([FEATURE_CHANNELS, self.outputs], [kernel, kernel])
+            norm,
+            dropout,
+            deep,
+            head: Conv2dConfig::new([inputs, self.outputs], [side, side])
                 .with_initializer(Initializer::Zeros)
                 .init(device),
         }
     }
+}
+
+fn convolution(channels: [usize; 2], kernel: usize) -> Conv2dConfig {
+    Conv2dConfig::new(channels, [kernel, kernel])
+        .with_initializer(Initializer::KaimingNormal { gain: 2f64.sqrt(), fan_out_only: false })
 }
 
 /// See the module's documentation. Made by [`DcnnConfig::init`].
@@ -93,35 +146,111 @@ pub struct Dcnn {
     block2: Vec<Conv2d>,
     pool: MaxPool2d,
     block3: Vec<Conv2d>,
-    norm: BatchNorm,
+    norm: Option<BatchNorm>,
     dropout: Dropout,
+    deep: Option<DeepHead>,
     head: Conv2d,
 }
 
+/// What [`HeadKind::Deep`] puts before the outputs.
+#[derive(Module, Debug)]
+struct DeepHead {
+    context: Vec<Conv2d>,
+    hidden: Conv2d,
+}
+
+/// One layer in front of the fully connected ones, as [`Dcnn::layers`] lists them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Layer<'a> {
+    /// 3 × 3, LeakyReLU behind it.
+    Convolution(&'a Conv2d),
+    /// 2 × 2 max-pooling.
+    Pool,
+}
+
 impl Dcnn {
+    /// Every layer in the order of evaluation, from the image to the map under the fully connected layers. A linear
+    /// head's normalisation is not among them; it belongs to [`Self::fully_connected`].
+    pub(crate) fn layers(&self) -> Vec<Layer<'_>> {
+        let mut layers: Vec<Layer> =
+            [&self.block1, &self.block2].into_iter().flatten().map(Layer::Convolution).collect();
+        layers.push(Layer::Pool);
+        layers.extend(self.block3.iter().map(Layer::Convolution));
+        if let Some(deep) = &self.deep {
+            layers.push(Layer::Pool);
+            layers.extend(deep.context.iter().map(Layer::Convolution));
+            layers.push(Layer::Pool);
+        }
+        layers
+    }
+
+    /// The same network with the trunk of `other`, whose layers' outputs are divided by `rms` on the way, so that a new head
+    /// finds features of unit size. LeakyReLU and pooling let a factor pass.
+    ///
+    /// `rms` has a number for every convolution of the trunk.
+    pub(crate) fn with_trunk_of(mut self, other: &Self, rms: &[f64]) -> Self {
+        let own = [&mut self.block1, &mut self.block2, &mut self.block3].into_iter().flatten();
+        let others = [&other.block1, &other.block2, &other.block3].into_iter().flatten();
+        let mut before = 1.0;
+        for ((own, other), &after) in own.zip(others).zip(rms) {
+            own.weight = own.weight.clone().map(|_| other.weight.val() * (before / after));
+            if let (Some(own), Some(other)) = (&mut own.bias, &other.bias) {
+                *own = own.clone().map(|_| other.val() / after);
+            }
+            before = after;
+        }
+        self
+    }
+
+    /// The rest of the network behind [`Self::layers`].
+    ///
+    /// # Shapes
+    /// - `map`: `[batch, 128, row, col]`
+    /// - `stride_px`, result: as of [`Self::head_dense`]
+    pub(crate) fn fully_connected(&self, map: Tensor<4>, stride_px: usize) -> Tensor<4> {
+        match &self.deep {
+            Some(_) => self.outputs(map, stride_px),
+            None => self.outputs(self.dropout.forward(self.normalised(map)), stride_px),
+        }
+    }
+
     /// The shared feature map.
     ///
     /// # Shapes
     /// - `images`: `[batch, 1, row, col]`, rows and columns even
     /// - result: `[batch, 128, row / 2 - 11, col / 2 - 11]` without padding, `[batch, 128, row / 2, col / 2]` with
     pub fn features(&self, images: Tensor<4>) -> Tensor<4> {
-        let convolve = |x: Tensor<4>, block: &[Conv2d]| {
-            block.iter().fold(x, |x, layer| leaky_relu(layer.forward(x), LEAKY_SLOPE))
-        };
         let x = convolve(images, &self.block1);
-        let x = self.pool.forward(convolve(x, &self.block2));
-        self.norm.forward(convolve(x, &self.block3))
+        self.normalised(convolve(self.pool.forward(convolve(x, &self.block2)), &self.block3))
+    }
+
+    fn normalised(&self, x: Tensor<4>) -> Tensor<4> {
+        match &self.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
     }
 
     /// The head on every window of a feature map made without padding.
     ///
     /// # Shapes
     /// - `features`: of [`Self::features`]
-    /// - `stride_px`: distance of the windows in model pixels, a multiple of the pooling
+    /// - `stride_px`: distance of the windows in model pixels, a multiple of [`DcnnConfig::pooling`]
     /// - result: `[batch, output, window row, window col]`
     pub fn head_dense(&self, features: Tensor<4>, stride_px: usize) -> Tensor<4> {
         let x = self.dropout.forward(features);
-        dense_head(x, self.head.weight.val(), self.bias(), stride_px / POOLING)
+        let map = match &self.deep {
+            Some(deep) => self.pool.forward(convolve(self.pool.forward(x), &deep.context)),
+            None => x,
+        };
+        self.outputs(map, stride_px)
+    }
+
+    /// The fully connected layers alone.
+    fn outputs(&self, map: Tensor<4>, stride_px: usize) -> Tensor<4> {
+        let Some(deep) = &self.deep else { return fully_connected(map, &self.head, stride_px / POOLING) };
+        let hidden = fully_connected(map, &deep.hidden, stride_px / (4 * POOLING));
+        fully_connected(leaky_relu(hidden, LEAKY_SLOPE), &self.head, 1)
     }
 
     /// The whole network on separate windows.
@@ -131,21 +260,25 @@ impl Dcnn {
     /// - result: `([batch, output], features [batch, 128, f, f])`
     pub fn forward_windows(&self, windows: Tensor<4>) -> (Tensor<2>, Tensor<4>) {
         let features = self.features(windows);
-        let [batch, channels, rows, cols] = features.dims();
-        let [outputs, ..] = self.head.weight.dims();
-        let inputs = channels * rows * cols;
-        let weight = self.head.weight.val().reshape([outputs, inputs]).transpose();
-        let out = self.dropout.forward(features.clone()).reshape([batch, inputs]).matmul(weight);
-        (out + self.bias().unsqueeze(), features)
+        // One window a map, so that any stride will do.
+        let out = self.head_dense(features.clone(), 4 * POOLING);
+        let [batch, outputs, ..] = out.dims();
+        (out.reshape([batch, outputs]), features)
     }
+}
 
-    fn bias(&self) -> Tensor<1> {
-        let [outputs, ..] = self.head.weight.dims();
-        match &self.head.bias {
-            Some(bias) => bias.val(),
-            None => Tensor::zeros([outputs], &self.head.weight.device()),
-        }
-    }
+fn convolve(x: Tensor<4>, layers: &[Conv2d]) -> Tensor<4> {
+    layers.iter().fold(x, |x, layer| leaky_relu(layer.forward(x), LEAKY_SLOPE))
+}
+
+/// A fully connected layer, kept as a convolution, on every window of a map; `stride` in values of the map.
+fn fully_connected(x: Tensor<4>, layer: &Conv2d, stride: usize) -> Tensor<4> {
+    let [outputs, ..] = layer.weight.dims();
+    let bias = match &layer.bias {
+        Some(bias) => bias.val(),
+        None => Tensor::zeros([outputs], &layer.weight.device()),
+    };
+    dense_head(x, layer.weight.val(), bias, stride)
 }
 
 /// Side, in features, of the middle of a window over which its features are averaged: about one unit cell at 15 pm/px.
@@ -186,7 +319,7 @@ mod tests {
         let device = Device::flex();
         for padding in [Padding::Valid, Padding::Same] {
             for window_px in [28, 30, 46, 80] {
-                let config = DcnnConfig { padding, window_px, outputs: 7 };
+                let config = DcnnConfig { padding, head: HeadKind::Linear, window_px, outputs: 7 };
                 let windows = Tensor::ones([1, 1, window_px, window_px], &device);
                 let (values, features) = config.init(&device).forward_windows(windows);
                 let side = config.window_features();
@@ -194,8 +327,14 @@ mod tests {
                 assert_eq!(values.dims(), [1, 7]);
             }
         }
-        let paper = |padding| DcnnConfig { padding, window_px: 80, outputs: 7 }.window_features();
-        assert_eq!((paper(Padding::Valid), paper(Padding::Same)), (29, 40));
+        let paper = |padding, head| DcnnConfig { padding, head, window_px: 80, outputs: 7 };
+        let [valid, same] = [Padding::Valid, Padding::Same].map(|padding| paper(padding, HeadKind::Linear));
+        assert_eq!((valid.window_features(), same.window_features()), (29, 40));
+        let deep = paper(Padding::Valid, HeadKind::Deep);
+        // 29 features, pooled to 14, three convolutions take 6, pooled to 4.
+        assert_eq!((deep.head_features(), deep.pooling()), (4, 8));
+        let (values, _) = deep.init(&device).forward_windows(Tensor::ones([2, 1, 80, 80], &device));
+        assert_eq!(values.dims(), [2, 7]);
     }
 
     #[test]

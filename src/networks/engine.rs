@@ -1,6 +1,6 @@
 //! Both networks on one device: prepared frames in, plain arrays out.
 
-use super::dcnn::{Dcnn, POOLING, Padding, site_features};
+use super::dcnn::{Dcnn, DcnnConfig, POOLING, Padding, site_features};
 use super::device::{DeviceChoice, DeviceError};
 use super::fcnn::{Fcnn, MULTIPLE_OF};
 use super::features::FeatureStatistics;
@@ -35,8 +35,10 @@ pub enum NetworkError {
     Model(#[from] ModelError),
     #[error("the image of {rows} x {cols} px holds no window of {window} px")]
     TooSmall { rows: usize, cols: usize, window: usize },
-    #[error("window stride of {stride} px: expected a multiple of {POOLING}")]
-    Stride { stride: usize },
+    #[error(
+        "window stride of {stride} px (preprocess.stride_px): expected a multiple of {multiple} for this DCNN"
+    )]
+    Stride { stride: usize, multiple: usize },
     #[error("the device failed: {0}")]
     Execution(String),
 }
@@ -121,8 +123,12 @@ impl Engine {
 
     /// Side of the DCNN's windows, model pixels.
     pub fn window_px(&self) -> Option<usize> {
+        Some(self.dcnn_config()?.window_px)
+    }
+
+    fn dcnn_config(&self) -> Option<DcnnConfig> {
         match self.dcnn_manifest()?.architecture {
-            Architecture::Dcnn(config) => Some(config.window_px),
+            Architecture::Dcnn(config) => Some(config),
             Architecture::Fcnn(_) => None,
         }
     }
@@ -153,16 +159,17 @@ impl Engine {
     ///
     /// # Shapes
     /// - `image`: `[row, col]` at the model's scale, at least one window large
-    /// - `stride_px`: distance of the windows, a multiple of the pooling
+    /// - `stride_px`: distance of the windows, a multiple of [`DcnnConfig::pooling`]
     /// - maps: `[(row - window) / stride + 1, (col - window) / stride + 1]`
     ///
     /// # Errors
     /// When the image is smaller than a window, the stride does not fit, or the device fails.
     pub fn dcnn(&self, image: &Array2<f32>, stride_px: usize) -> Result<Option<DcnnMaps>, NetworkError> {
-        let (Some(model), Some(window)) = (&self.dcnn, self.window_px()) else { return Ok(None) };
+        let (Some(model), Some(config)) = (&self.dcnn, self.dcnn_config()) else { return Ok(None) };
+        let (window, multiple) = (config.window_px, config.pooling());
         let (rows, cols) = image.dim();
-        if stride_px == 0 || !stride_px.is_multiple_of(POOLING) {
-            return Err(NetworkError::Stride { stride: stride_px });
+        if stride_px == 0 || !stride_px.is_multiple_of(multiple) {
+            return Err(NetworkError::Stride { stride: stride_px, multiple });
         }
         if rows < window || cols < window {
             return Err(NetworkError::TooSmall { rows, cols, window });

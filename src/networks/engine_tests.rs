@@ -1,12 +1,17 @@
 use super::*;
-use crate::networks::{DcnnConfig, FcnnConfig, write_untrained};
+use crate::networks::{DcnnConfig, FcnnConfig, HeadKind, write_untrained};
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use std::f32::consts::FRAC_PI_2;
 use tempfile::TempDir;
 
 fn dcnn(padding: Padding, window_px: usize) -> Architecture {
-    Architecture::Dcnn(DcnnConfig { padding, window_px, outputs: 7 })
+    Architecture::Dcnn(DcnnConfig { padding, head: HeadKind::Linear, window_px, outputs: 7 })
+}
+
+fn deep(window_px: usize) -> Architecture {
+    let padding = Padding::Valid;
+    Architecture::Dcnn(DcnnConfig { padding, head: HeadKind::Deep, window_px, outputs: 7 })
 }
 
 const FCNN: Architecture = Architecture::Fcnn(FcnnConfig { filters: 4, classes: 3 });
@@ -59,10 +64,16 @@ fn difference(expected: &Array2<f32>, found: &Array2<f32>) -> f32 {
 
 #[test]
 fn the_shared_trunk_gives_what_single_windows_give() {
-    let cases: [(usize, [usize; 2], &[usize]); 3] =
-        [(30, [41, 50], &[2, 4]), (48, [61, 70], &[2, 4, 6, 10]), (80, [97, 98], &[8])];
-    for (window, [rows, cols], strides) in cases {
-        let folder = model(dcnn(Padding::Valid, window), 1);
+    let linear = |window| dcnn(Padding::Valid, window);
+    let cases: [(Architecture, usize, [usize; 2], &[usize]); 5] = [
+        (linear(30), 30, [41, 50], &[2, 4]),
+        (linear(48), 48, [61, 70], &[2, 4, 6, 10]),
+        (linear(80), 80, [97, 98], &[8]),
+        (deep(80), 80, [121, 117], &[8, 16]),
+        (deep(54), 54, [101, 97], &[8, 24]),
+    ];
+    for (architecture, window, [rows, cols], strides) in cases {
+        let folder = model(architecture, 1);
         let (dense, exact) = (engine(Some(&folder), None, false), engine(Some(&folder), None, true));
         let image = noise(rows, cols);
         for &stride in strides {
@@ -138,8 +149,13 @@ fn windows_that_do_not_fit_are_refused_and_absent_networks_say_nothing() {
     let refused = |rows, cols, stride| loaded.dcnn(&noise(rows, cols), stride).unwrap_err();
     assert!(matches!(refused(29, 64, 2), NetworkError::TooSmall { rows: 29, cols: 64, window: 30 }));
     for stride in [0, 3] {
-        assert!(matches!(refused(40, 40, stride), NetworkError::Stride { stride: found } if found == stride));
+        assert!(
+            matches!(refused(40, 40, stride), NetworkError::Stride { stride: found, multiple: 2 } if found == stride)
+        );
     }
+    let folder = model(deep(80), 5);
+    let refused = engine(Some(&folder), None, false).dcnn(&noise(96, 96), 4).unwrap_err();
+    assert!(matches!(refused, NetworkError::Stride { stride: 4, multiple: 8 }));
     assert!(loaded.fcnn(&noise(16, 16)).unwrap().is_none());
     let empty = engine(None, None, false);
     assert!(empty.dcnn(&noise(40, 40), 2).unwrap().is_none());

@@ -118,10 +118,24 @@ pub struct TrainingRecord {
     pub steps: u64,
     /// Commit of the code that trained it.
     pub commit: String,
+    /// The model whose weights it started from; random ones where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_from: Option<StartingPoint>,
     /// The training config in full.
     pub config: toml::Table,
     /// Errors on held-out data, by name.
     pub held_out: toml::Table,
+}
+
+/// A model that another was trained from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartingPoint {
+    pub name: String,
+    /// Of its weights, lower-case hexadecimal.
+    pub sha256: String,
+    /// Whether only the trunk was taken, since the heads differ.
+    pub trunk_only: bool,
 }
 
 impl InputSpec {
@@ -205,6 +219,13 @@ impl Manifest {
                     config.window_px,
                     fits,
                     "an even number from 28 to 512",
+                )?;
+                check(
+                    path,
+                    "architecture.window_px",
+                    config.window_px,
+                    |_| config.head_features() > 0,
+                    "54 or more for a deep head without padding",
                 )?;
                 let names: Vec<&str> = self.outputs.iter().map(|output| output.name.as_str()).collect();
                 let found = names.join(", ");

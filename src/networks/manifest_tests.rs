@@ -1,4 +1,5 @@
 use super::*;
+use crate::networks::HeadKind;
 use crate::networks::untrained::RandomWeights;
 use crate::networks::write_untrained;
 use burn::module::Module;
@@ -6,7 +7,8 @@ use burn::tensor::{Distribution, Tensor};
 use std::fs;
 use tempfile::TempDir;
 
-const DCNN: DcnnConfig = DcnnConfig { padding: Padding::Valid, window_px: 30, outputs: 7 };
+const DCNN: DcnnConfig =
+    DcnnConfig { padding: Padding::Valid, head: HeadKind::Linear, window_px: 30, outputs: 7 };
 const FCNN: FcnnConfig = FcnnConfig { filters: 4, classes: 3 };
 
 fn model(architecture: Architecture) -> TempDir {

@@ -15,15 +15,15 @@ mod features;
 mod manifest;
 mod untrained;
 
-pub use dcnn::{Dcnn, DcnnConfig, Padding};
-pub(crate) use dcnn::{FEATURE_CHANNELS, POOLING, site_features};
+pub use dcnn::{Dcnn, DcnnConfig, HeadKind, Padding};
+pub(crate) use dcnn::{FEATURE_CHANNELS, Layer, POOLING, site_features};
 pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
 pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
 pub use fcnn::{Fcnn, FcnnConfig};
 pub use features::{FeatureAccumulator, FeatureError, FeatureStatistics};
 pub use manifest::{
-    Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, TrainingRecord,
-    WeightsRef,
+    Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, StartingPoint,
+    TrainingRecord, WeightsRef,
 };
 pub(crate) use manifest::{dcnn_outputs, weights_bytes, write_part};
 pub use untrained::write_untrained;

@@ -58,6 +58,7 @@ pub fn write_untrained(folder: &Path, architecture: Architecture, seed: u64) -> 
             seed,
             steps: 0,
             commit: "none".to_owned(),
+            started_from: None,
             config: toml::Table::new(),
             held_out: toml::Table::new(),
         },
@@ -170,7 +171,7 @@ fn lattice(side: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::networks::dcnn::Padding;
+    use crate::networks::dcnn::{HeadKind, Padding};
     use crate::networks::fcnn::FcnnConfig;
     use crate::networks::manifest::sha256_hex;
 
@@ -190,7 +191,12 @@ mod tests {
 
     #[test]
     fn the_seed_decides_every_byte() {
-        let dcnn = Architecture::Dcnn(DcnnConfig { padding: Padding::Valid, window_px: 40, outputs: 7 });
+        let dcnn = Architecture::Dcnn(DcnnConfig {
+            padding: Padding::Valid,
+            head: HeadKind::Linear,
+            window_px: 40,
+            outputs: 7,
+        });
         let fcnn = Architecture::Fcnn(FcnnConfig { filters: 4, classes: 3 });
         for architecture in [dcnn, fcnn] {
             assert_eq!(hashes(architecture, 1), hashes(architecture, 1));
@@ -201,7 +207,12 @@ mod tests {
     #[test]
     fn an_architecture_that_could_not_be_loaded_is_not_written() {
         let folder = tempfile::tempdir().unwrap();
-        let narrow = Architecture::Dcnn(DcnnConfig { padding: Padding::Valid, window_px: 12, outputs: 7 });
+        let narrow = Architecture::Dcnn(DcnnConfig {
+            padding: Padding::Valid,
+            head: HeadKind::Linear,
+            window_px: 12,
+            outputs: 7,
+        });
         let error = write_untrained(folder.path(), narrow, 1).unwrap_err();
         assert!(error.to_string().contains("architecture.window_px = 12"), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

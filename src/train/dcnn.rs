@@ -1,20 +1,22 @@
 //! The DCNN: every window of a frame learns from the nearest unit cell.
 
 use super::export::{self, Export};
+use super::judged::Judged;
 use super::runner::{self, Task};
 use super::samples::{Sample, Split, normalised, simulated, upload};
-use super::settings::DcnnTrainSettings;
-use super::{Metrics, TrainError};
+use super::settings::{DcnnTrainSettings, Stack};
+use super::{Metrics, TrainError, direct};
 use crate::frame::ClassicalCell;
 use crate::networks::{
     Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics,
-    OutputSpec, POOLING, Padding, dcnn_outputs, site_features,
+    LoadedModel, OutputSpec, POOLING, StartingPoint, dcnn_outputs, site_features,
 };
 use crate::polarization::sample_on_grid;
 use crate::simulate::TruthCell;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use ferrostem_proto::GridSpec;
-use ndarray::{Array2, Array4};
+use ndarray::{Array2, Array4, s as nds};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -24,6 +26,10 @@ const JUDGED_WITHIN_CELLS: f64 = 0.5;
 const WEIGHTS: [f32; 6] = [1.0, 1.0, 0.3, 0.3, 0.1, 0.1];
 /// Weight of the likelihood that trains sigma.
 const SIGMA_WEIGHT: f64 = 0.1;
+/// Least and largest predicted sigma that the loss takes at its word, as logarithms of multiples of the scale of P.
+const LOG_SIGMA: [f64; 2] = [-4.0, 1.0];
+/// A sigma of this multiple of the scale of P has weight 1.
+const TYPICAL_SIGMA: f64 = 0.25;
 /// Frames from which the feature statistics are taken, per held-out frame.
 const STATISTICS_FRAMES_FACTOR: usize = 4;
 
@@ -32,6 +38,16 @@ const STATISTICS_FRAMES_FACTOR: usize = 4;
 pub struct DcnnTask {
     settings: DcnnTrainSettings,
     outputs: Vec<OutputSpec>,
+}
+
+/// What one frame gives to learn from.
+struct Windows<'a> {
+    /// The whole frame, or one image a window.
+    images: Vec<Array2<f32>>,
+    /// Windows of an image, a side.
+    side: usize,
+    /// Image by image, row by row.
+    cells: Vec<Option<&'a TruthCell>>,
 }
 
 /// Frames with the target of every window.
@@ -77,16 +93,12 @@ impl DcnnTask {
     }
 
     fn config(&self) -> DcnnConfig {
-        DcnnConfig {
-            padding: Padding::Valid,
-            window_px: self.settings.window_px,
-            outputs: self.outputs.len(),
-        }
+        self.settings.network(self.outputs.len())
     }
 
     fn sample(&self, split: Split) -> Result<Sample, TrainError> {
         let schedule = &self.settings.schedule;
-        simulated(&self.settings.scenes, schedule.crop_px, schedule.seed, split)
+        simulated(&self.settings.scenes, self.settings.gamma, schedule.crop_px, schedule.seed, split)
     }
 
     /// Where the windows of a training frame are.
@@ -105,35 +117,111 @@ impl DcnnTask {
         }
     }
 
-    /// The cell that each window learns from, row by row.
-    fn window_cells<'a>(&self, sample: &'a Sample, within_px: f64) -> Vec<Option<&'a TruthCell>> {
+    /// The images to run the network on, and the cell that each of their windows learns from.
+    fn windows<'a>(&self, sample: &'a Sample, within_pm: f64) -> Windows<'a> {
+        let image = normalised(sample, self.settings.normalisation);
+        match self.settings.stack {
+            Stack::NotCentred => {
+                let grid = self.grid();
+                let cells = self.window_cells(sample, &grid, within_pm);
+                Windows { images: vec![image], side: grid.rows as usize, cells }
+            }
+            Stack::Centred { windows } => {
+                let cells = sample.frame.truth.cells.iter().filter(|cell| !cell.disturbed);
+                let whole: Vec<_> =
+                    cells.filter_map(|cell| Some((cell, self.around(&image, cell)?))).collect();
+                // From all over the frame.
+                let step = whole.len().div_ceil(windows).max(1);
+                let (cells, images) =
+                    whole.into_iter().step_by(step).map(|(cell, image)| (Some(cell), image)).unzip();
+                Windows { images, side: 1, cells }
+            }
+        }
+    }
+
+    /// The window around a cell's centre; `None` where it does not fit.
+    fn around(&self, image: &Array2<f32>, cell: &TruthCell) -> Option<Array2<f32>> {
+        let window = self.settings.window_px;
+        let [top, left] = [cell.row, cell.col].map(|centre| (centre - (window - 1) as f64 / 2.0).round());
+        let fits = |first: f64, size: usize| first >= 0.0 && first as usize + window <= size;
+        if !(fits(top, image.nrows()) && fits(left, image.ncols())) {
+            return None;
+        }
+        let (top, left) = (top as usize, left as usize);
+        Some(image.slice(nds![top..top + window, left..left + window]).to_owned())
+    }
+
+    /// The cell that each window of a grid learns from, row by row.
+    fn window_cells<'a>(
+        &self,
+        sample: &'a Sample,
+        grid: &GridSpec,
+        within_pm: f64,
+    ) -> Vec<Option<&'a TruthCell>> {
         let cells = &sample.frame.truth.cells;
         let centres: Vec<ClassicalCell> = cells.iter().map(TruthCell::as_measured).collect();
         let pixel = self.settings.pixel_size_pm;
-        sample_on_grid(&centres, &self.grid(), [pixel; 2], within_px * pixel)
+        let far_enough = |cell: &TruthCell, window: usize| {
+            let (i, j) = (window / grid.cols as usize, window % grid.cols as usize);
+            let row = grid.row0 + i as f64 * grid.step_row;
+            let col = grid.col0 + j as f64 * grid.step_col;
+            (row - cell.row).hypot(col - cell.col) * pixel >= self.settings.cell_minimum_pm
+        };
+        sample_on_grid(&centres, grid, [pixel; 2], within_pm)
             .into_iter()
-            .map(|index| index.and_then(|index| cells.get(index)).filter(|cell| !cell.disturbed))
+            .enumerate()
+            .map(|(window, index)| {
+                let cell = cells.get(index?)?;
+                (!cell.disturbed && far_enough(cell, window)).then_some(cell)
+            })
             .collect()
     }
 
     fn assemble(&self, frames: &[Sample]) -> DcnnBatch {
-        let grid = self.grid();
-        let (rows, cols) = (grid.rows as usize, grid.cols as usize);
-        let within_px = self.settings.cell_upper_bound_pm / self.settings.pixel_size_pm;
-        let mut targets = Array4::zeros((frames.len(), WEIGHTS.len(), rows, cols));
-        let mut learns = Array4::zeros((frames.len(), 1, rows, cols));
-        for (n, frame) in frames.iter().enumerate() {
-            for (window, cell) in self.window_cells(frame, within_px).into_iter().enumerate() {
-                let Some(cell) = cell else { continue };
-                let (i, j) = (window / cols, window % cols);
-                learns[[n, 0, i, j]] = 1.0;
-                for (k, (value, spec)) in quantities(cell).into_iter().zip(&self.outputs).enumerate() {
-                    targets[[n, k, i, j]] = ((value - spec.mean) / spec.scale) as f32;
-                }
+        let windows: Vec<Windows> =
+            frames.iter().map(|frame| self.windows(frame, self.settings.cell_upper_bound_pm)).collect();
+        let side = windows.first().map_or(1, |windows| windows.side);
+        let count = windows.iter().map(|windows| windows.images.len()).sum();
+        let mut targets = Array4::zeros((count, WEIGHTS.len(), side, side));
+        let mut learns = Array4::zeros((count, 1, side, side));
+        for (index, cell) in windows.iter().flat_map(|windows| &windows.cells).enumerate() {
+            let Some(cell) = cell else { continue };
+            let (n, i, j) = (index / (side * side), index / side % side, index % side);
+            learns[[n, 0, i, j]] = 1.0;
+            for (k, (value, spec)) in quantities(cell).into_iter().zip(&self.outputs).enumerate() {
+                targets[[n, k, i, j]] = ((value - spec.mean) / spec.scale) as f32;
             }
         }
-        let images = frames.iter().map(|sample| normalised(sample, self.settings.normalisation)).collect();
+        let images = windows.into_iter().flat_map(|windows| windows.images).collect();
         DcnnBatch { images, targets, learns }
+    }
+}
+
+impl DcnnTask {
+    /// The loss of the outputs on every window.
+    fn loss_of(&self, outputs: Tensor<4>, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
+        let targets = to_device(&batch.targets, device);
+        let learns = to_device(&batch.learns, device);
+        let count = learns.clone().sum().clamp_min(1.0);
+        let weights = Tensor::<1>::from_floats(WEIGHTS, device).reshape([1, WEIGHTS.len(), 1, 1]);
+
+        let p_scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
+        let (mean, scale) = self.outputs.last().map_or((0.0, 1.0), |spec| (spec.mean, spec.scale));
+        let log_sigma = (outputs.clone().slice(s![.., WEIGHTS.len().., .., ..]) * scale
+            + (mean - p_scale.ln()))
+        .clamp(LOG_SIGMA[0], LOG_SIGMA[1]);
+        // A noisy frame would drown what a clean one has to teach. As in β-NLL with β = ½ (Seitzer et al., ICLR 2022),
+        // a window counts by the inverse of its predicted sigma.
+        let trust = log_sigma.clone().detach().neg().exp() * TYPICAL_SIGMA;
+
+        let errors = outputs.slice(s![.., ..WEIGHTS.len(), .., ..]) - targets;
+        let squares = errors.clone() * errors;
+        let regression = (squares.clone() * weights * trust * learns.clone()).sum() / count.clone();
+
+        // The likelihood sees the residual of P as a constant: it teaches sigma, and leaves P to its own loss.
+        let residual = squares.slice(s![.., 0..2, .., ..]).mean_dim(1).detach();
+        let likelihood = residual * (log_sigma.clone() * -2.0).exp() * 0.5 + log_sigma;
+        regression + (likelihood * learns).sum() / count * SIGMA_WEIGHT
     }
 }
 
@@ -157,105 +245,29 @@ impl Task for DcnnTask {
     fn loss(&self, network: &Dcnn, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
         let features = network.features(upload(&batch.images, device));
         let outputs = network.head_dense(features, self.settings.stride_px);
-        let targets = to_device(&batch.targets, device);
-        let learns = to_device(&batch.learns, device);
-        let count = learns.clone().sum().clamp_min(1.0);
-        let weights = Tensor::<1>::from_floats(WEIGHTS, device).reshape([1, WEIGHTS.len(), 1, 1]);
-
-        let errors = outputs.clone().slice(s![.., ..WEIGHTS.len(), .., ..]) - targets;
-        let squares = errors.clone() * errors;
-        let regression = (squares.clone() * weights * learns.clone()).sum() / count.clone();
-
-        // The likelihood sees the residual of P as a constant: it teaches sigma, and leaves P to its own loss.
-        let residual = squares.slice(s![.., 0..2, .., ..]).mean_dim(1).detach();
-        let scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
-        let offset = self.outputs.last().map_or(0.0, |spec| spec.mean) - scale.ln();
-        let log_sigma = (outputs.slice(s![.., WEIGHTS.len().., .., ..]) + offset).clamp(-6.0, 3.0);
-        let likelihood = residual * (log_sigma.clone() * -2.0).exp() * 0.5 + log_sigma;
-        regression + (likelihood * learns).sum() / count * SIGMA_WEIGHT
+        self.loss_of(outputs, batch, device)
     }
 
+    fn gradients(
+        &self,
+        network: &Dcnn,
+        batch: &DcnnBatch,
+        device: &Device,
+    ) -> Result<(f32, GradientsParams), TrainError> {
+        // On the CPU the convolutions have a faster way, from which the loss does not differ.
+        let loss = |map: Tensor<4>| {
+            self.loss_of(network.fully_connected(map, self.settings.stride_px), batch, device)
+        };
+        if device.clone().inner() == Device::flex() {
+            return direct::gradients(network, &batch.images, device, loss);
+        }
+        runner::differentiated(self.loss(network, batch, device), network)
+    }
     fn evaluate(&self, network: &Dcnn, device: &Device) -> Result<Metrics, TrainError> {
         let frames = self.settings.schedule.held_out_frames;
         let judged = self.judge(network, device, (0..frames).map(|index| Split::HeldOut { index }))?;
         Ok(judged.metrics(&self.outputs))
     }
-}
-
-/// Errors of single windows on judged frames.
-#[derive(Debug, Default)]
-struct Judged {
-    /// Prediction minus truth, physical units, one vector a quantity.
-    errors: [Vec<f64>; 6],
-    /// Truth of P, pm, to compare the error with the spread of what was to be found.
-    truth_p: Vec<f64>,
-    /// Predicted sigma, pm.
-    sigma: Vec<f64>,
-    /// Counts at an A column's peak.
-    dose: Vec<f64>,
-}
-
-impl Judged {
-    fn metrics(&self, outputs: &[OutputSpec]) -> Metrics {
-        let mut metrics = Metrics::new();
-        let mut p_errors: Vec<f64> = Vec::new();
-        for (errors, spec) in self.errors.iter().zip(outputs) {
-            metrics.insert(format!("rms_{}_{}", spec.name, spec.unit), rms(errors.iter().copied()));
-        }
-        for errors in self.errors.iter().take(2) {
-            p_errors.extend(errors);
-        }
-        metrics.insert("rms_p_component_pm".to_owned(), rms(p_errors.into_iter()));
-        metrics.insert("rms_p_truth_pm".to_owned(), rms(self.truth_p.iter().copied()));
-        for (name, range) in [
-            ("10_30", 10.0..30.0),
-            ("30_100", 30.0..100.0),
-            ("100_300", 100.0..300.0),
-            ("300_2000", 300.0..2001.0),
-        ] {
-            let pick = |errors: &[f64]| -> Vec<f64> {
-                errors
-                    .iter()
-                    .zip(&self.dose)
-                    .filter(|(_, dose)| range.contains(*dose))
-                    .map(|(e, _)| *e)
-                    .collect()
-            };
-            let errors: Vec<f64> = self.errors.iter().take(2).flat_map(|errors| pick(errors)).collect();
-            if !errors.is_empty() {
-                metrics.insert(format!("rms_p_component_counts_{name}_pm"), rms(errors.into_iter()));
-            }
-        }
-        metrics.insert("windows".to_owned(), self.sigma.len() as f64);
-        metrics.insert("within_sigma_fraction".to_owned(), self.within_sigma());
-        metrics
-    }
-
-    /// Fraction of the components of P that lie within their predicted sigma; 0.683 when it is right.
-    fn within_sigma(&self) -> f64 {
-        let inside =
-            |errors: &Vec<f64>| errors.iter().zip(&self.sigma).filter(|(e, s)| e.abs() <= **s).count();
-        let total: usize = self.errors.iter().take(2).map(inside).sum();
-        total as f64 / (2 * self.sigma.len()).max(1) as f64
-    }
-
-    /// The factor that makes the predicted sigma hold 68.3 % of the errors.
-    fn sigma_factor(&self) -> f64 {
-        let mut ratios: Vec<f64> = self
-            .errors
-            .iter()
-            .take(2)
-            .flat_map(|errors| errors.iter().zip(&self.sigma).map(|(e, s)| e.abs() / s))
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        let position = (ratios.len() as f64 * 0.683) as usize;
-        ratios.get(position).copied().unwrap_or(1.0)
-    }
-}
-
-fn rms(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v * v, count + 1));
-    (sum / count.max(1) as f64).sqrt()
 }
 
 impl DcnnTask {
@@ -268,19 +280,20 @@ impl DcnnTask {
         let mut judged = Judged::default();
         for split in splits {
             let sample = self.sample(split)?;
-            let image = normalised(&sample, self.settings.normalisation);
-            let features = network.features(upload(std::slice::from_ref(&image), device));
-            let outputs = network.head_dense(features, self.settings.stride_px);
-            let values = read(outputs)?;
-            let cell_px = sample.frame.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt())
-                / self.settings.pixel_size_pm;
-            let cells = self.window_cells(&sample, JUDGED_WITHIN_CELLS * cell_px);
-            let windows = cells.len();
+            let cell_pm = sample.frame.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt());
+            let windows = self.windows(&sample, JUDGED_WITHIN_CELLS * cell_pm);
+            if windows.images.is_empty() {
+                continue;
+            }
+            let features = network.features(upload(&windows.images, device));
+            let values = read(network.head_dense(features, self.settings.stride_px))?;
+            let each = windows.side * windows.side;
             let physical = |k: usize, window: usize| -> Option<f64> {
                 let spec = self.outputs.get(k)?;
-                Some(spec.mean + spec.scale * f64::from(*values.get(k * windows + window)?))
+                let index = (window / each * self.outputs.len() + k) * each + window % each;
+                Some(spec.mean + spec.scale * f64::from(*values.get(index)?))
             };
-            for (window, cell) in cells.into_iter().enumerate() {
+            for (window, cell) in windows.cells.into_iter().enumerate() {
                 let Some(cell) = cell else { continue };
                 for (k, truth) in quantities(cell).into_iter().enumerate() {
                     if let (Some(errors), Some(value)) = (judged.errors.get_mut(k), physical(k, window)) {
@@ -295,22 +308,46 @@ impl DcnnTask {
         Ok(judged)
     }
 
+    /// The network to train, and the model that it starts from. Where that has another head, its trunk is taken alone.
+    fn start(
+        &mut self,
+        from_model: Option<&Path>,
+        device: &Device,
+    ) -> Result<(Dcnn, Option<StartingPoint>), TrainError> {
+        let fresh = self.config().init(device);
+        let Some(folder) = from_model else { return Ok((fresh, None)) };
+        let LoadedModel { manifest, network, .. } = LoadedModel::dcnn(folder, device)?;
+        let trunk_only = manifest.architecture != Architecture::Dcnn(self.config());
+        let network = if trunk_only {
+            fresh.with_trunk_of(&network, &direct::output_rms(&network, &self.batch(0)?.images)?)
+        } else {
+            self.outputs = manifest.outputs;
+            network
+        };
+        let (name, sha256) = (manifest.name, manifest.weights.sha256);
+        Ok((network, Some(StartingPoint { name, sha256, trunk_only })))
+    }
+
     /// Mean, whitening and calibration of the site features on frames that the network was not trained on.
     fn feature_statistics(&self, network: &Dcnn, device: &Device) -> Result<FeatureStatistics, TrainError> {
         let frames = STATISTICS_FRAMES_FACTOR * self.settings.schedule.held_out_frames;
-        let within_px = self.settings.cell_upper_bound_pm / self.settings.pixel_size_pm;
         let mut accumulator = FeatureAccumulator::new(FEATURE_CHANNELS);
         let mut held_out = Vec::new();
         for index in 0..2 * frames {
             let sample = self.sample(Split::Calibration { index })?;
-            let image = normalised(&sample, self.settings.normalisation);
-            let features = network.features(upload(std::slice::from_ref(&image), device));
+            let windows = self.windows(&sample, self.settings.cell_upper_bound_pm);
+            if windows.images.is_empty() {
+                continue;
+            }
+            let features = network.features(upload(&windows.images, device));
             let sites =
                 site_features(features, self.config().window_features(), self.settings.stride_px / POOLING);
             let values = read(sites)?;
-            let cells = self.window_cells(&sample, within_px);
-            for (window, _) in cells.iter().enumerate().filter(|(_, cell)| cell.is_some()) {
-                let vector: Vec<f32> = values.iter().skip(window).step_by(cells.len()).copied().collect();
+            let each = windows.side * windows.side;
+            for (window, _) in windows.cells.iter().enumerate().filter(|(_, cell)| cell.is_some()) {
+                let first = window / each * FEATURE_CHANNELS * each + window % each;
+                let vector: Vec<f32> =
+                    values.iter().skip(first).step_by(each).take(FEATURE_CHANNELS).copied().collect();
                 if index < frames {
                     accumulator.add(&vector);
                 } else {
@@ -327,12 +364,13 @@ fn read(tensor: Tensor<4>) -> Result<Vec<f32>, TrainError> {
     data.try_into_vec::<f32>().map_err(|error| TrainError::Execution(format!("{error:?}")))
 }
 
-/// Trains a DCNN and writes its model folder `output/<name>`.
+/// Trains a DCNN, from the weights of `from_model` where one is given, and writes its model folder `output/<name>`.
 ///
 /// # Errors
 /// When the device, the simulator or a file fails, or the loss diverges.
 pub fn train_dcnn(
     settings: DcnnTrainSettings,
+    from_model: Option<&Path>,
     choice: DeviceChoice,
     output: &Path,
 ) -> Result<Metrics, TrainError> {
@@ -340,15 +378,15 @@ pub fn train_dcnn(
     device.seed(settings.schedule.seed);
     let work = output.join(format!("{}.training", settings.name));
     let mut task = DcnnTask::new(settings);
-    let network = task.config().init(&device);
+    let (network, started_from) = task.start(from_model, &device)?;
     let schedule = task.settings.schedule.clone();
     let (network, _) = runner::run(&task, network, &schedule, &device, &work)?;
 
-    // Sigma is made to hold 68.3 % on calibration frames, then judged like the rest on held-out ones.
+    // Sigma is calibrated on frames of its own, then judged like the rest on held-out ones.
     let calibration = (0..schedule.held_out_frames).map(|index| Split::Calibration { index });
-    let factor = task.judge(&network, &device, calibration)?.sigma_factor();
-    if let Some(spec) = task.outputs.last_mut() {
-        spec.mean += factor.max(1e-3).ln();
+    let calibration = task.judge(&network, &device, calibration)?.sigma_calibration();
+    if let (Some(spec), Some(calibration)) = (task.outputs.last_mut(), calibration) {
+        calibration.apply(spec);
     }
     let metrics = task.evaluate(&network, &device)?;
     let features = task.feature_statistics(&network, &device)?;
@@ -365,6 +403,7 @@ pub fn train_dcnn(
             outputs: task.outputs.clone(),
             features: Some(features.to_bytes()?),
             schedule,
+            started_from,
             config: export::table(&task.settings)?,
             metrics: metrics.clone(),
         },
@@ -381,7 +420,6 @@ fn covered(grid: &GridSpec, window: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::s as nds;
 
     #[test]
     fn a_batch_is_the_same_for_the_same_step_and_its_targets_are_in_range() {
@@ -397,5 +435,35 @@ mod tests {
         let p = first.targets.slice(nds![.., 0..2, .., ..]);
         assert!(p.iter().all(|v| v.abs() * 20.0 <= 120.0));
         assert!(p.iter().any(|v| v.abs() * 20.0 > 2.0));
+    }
+    #[test]
+    fn centred_windows_are_those_around_cells_and_a_minimum_leaves_near_ones_out() {
+        let centred = DcnnTask::new(DcnnTrainSettings {
+            stack: Stack::Centred { windows: 5 },
+            ..DcnnTrainSettings::default()
+        });
+        let batch = centred.batch(0).unwrap();
+        assert!(batch.images.len() >= 12 && batch.images.len() <= 20, "{}", batch.images.len());
+        assert!(batch.images.iter().all(|image| image.dim() == (80, 80)));
+        assert_eq!(batch.targets.dim(), (batch.images.len(), 6, 1, 1));
+        assert!(batch.learns.iter().all(|&learns| learns == 1.0));
+
+        let sample = centred.sample(Split::Training { step: 0, index: 0 }).unwrap();
+        let whole = normalised(&sample, centred.settings.normalisation);
+        let windows = centred.windows(&sample, 0.0);
+        for (image, cell) in windows.images.iter().zip(&windows.cells) {
+            let cell = cell.unwrap();
+            // Pixel 39.5 of the window is the cell's centre, to half a pixel.
+            let (row, col) = ((cell.row - 39.5).round() as usize, (cell.col - 39.5).round() as usize);
+            assert_eq!(image[[40, 40]], whole[[row + 40, col + 40]]);
+        }
+
+        let learning = |minimum: f64| {
+            let settings = DcnnTrainSettings { cell_minimum_pm: minimum, ..DcnnTrainSettings::default() };
+            DcnnTask::new(settings).batch(0).unwrap().learns.sum()
+        };
+        let (all, some) = (learning(0.0), learning(120.0));
+        // A disc of 120 pm in a cell of 400 pm is 28 % of it.
+        assert!(some < 0.9 * all && some > 0.5 * all, "{some} of {all}");
     }
 }

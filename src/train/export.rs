@@ -3,7 +3,7 @@
 use super::settings::Schedule;
 use super::{Metrics, TrainError};
 use crate::networks::{
-    Architecture, InputSpec, Manifest, OutputSpec, TrainingRecord, weights_bytes, write_part,
+    Architecture, InputSpec, Manifest, OutputSpec, StartingPoint, TrainingRecord, weights_bytes, write_part,
 };
 use crate::preprocess::Normalisation;
 use burn_store::ModuleSnapshot;
@@ -21,6 +21,7 @@ pub(super) struct Export {
     /// The feature statistics' file.
     pub features: Option<Vec<u8>>,
     pub schedule: Schedule,
+    pub started_from: Option<StartingPoint>,
     pub config: toml::Table,
     pub metrics: Metrics,
 }
@@ -46,6 +47,7 @@ pub(super) fn write<M: ModuleSnapshot>(folder: &Path, network: &M, export: Expor
             seed: export.schedule.seed,
             steps: export.schedule.steps,
             commit: commit(),
+            started_from: export.started_from,
             config: export.config,
             held_out,
         },

@@ -45,7 +45,7 @@ impl FcnnTask {
 
     fn sample(&self, split: Split) -> Result<Sample, TrainError> {
         let schedule = &self.settings.schedule;
-        simulated(&self.settings.scenes, schedule.crop_px, schedule.seed, split)
+        simulated(&self.settings.scenes, [1.0; 2], schedule.crop_px, schedule.seed, split)
     }
 
     /// Class of every pixel: a disc around every column, background elsewhere.
@@ -203,6 +203,7 @@ pub fn train_fcnn(
             outputs: Vec::new(),
             features: None,
             schedule,
+            started_from: None,
             config: export::table(&task.settings)?,
             metrics: metrics.clone(),
         },

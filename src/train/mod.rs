@@ -3,10 +3,13 @@
 //! A [`Task`] says how a batch is made, what its loss is and how a network is judged; [`run`](runner::run) is the one
 //! loop that all of them share: Adam, cosine schedule, checkpoints that resume exactly, a CSV log.
 
+mod convolutions;
 mod dcnn;
+mod direct;
 mod export;
 
 mod fcnn;
+mod judged;
 mod runner;
 mod samples;
 mod settings;
@@ -14,7 +17,7 @@ mod settings;
 pub use dcnn::train_dcnn;
 
 pub use fcnn::train_fcnn;
-pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule};
+pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
 
 use crate::networks::{FeatureError, ModelError};
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 use super::settings::Schedule;
 use super::{Metrics, TrainError};
+use burn::grad_clipping::GradientClippingConfig;
 use burn::module::{Module, ParamGroup};
 use burn::optim::lr_scheduler::constant::ConstantLr;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// Batches prepared ahead of the step that needs them.
 const BATCHES_AHEAD: usize = 2;
+/// Longest gradient of one parameter tensor; a longer one is scaled down to it.
+const GRADIENT_NORM: f32 = 1.0;
 
 /// What a network learns, and how.
 pub(super) trait Task: Sync {
@@ -25,6 +28,16 @@ pub(super) trait Task: Sync {
 
     /// A scalar to minimise.
     fn loss(&self, network: &Self::Network, batch: &Self::Batch, device: &Device) -> Tensor<1>;
+
+    /// The loss and its derivatives.
+    fn gradients(
+        &self,
+        network: &Self::Network,
+        batch: &Self::Batch,
+        device: &Device,
+    ) -> Result<(f32, GradientsParams), TrainError> {
+        differentiated(self.loss(network, batch, device), network)
+    }
 
     /// Errors on held-out frames.
     fn evaluate(&self, network: &Self::Network, device: &Device) -> Result<Metrics, TrainError>;
@@ -42,7 +55,9 @@ pub(super) fn run<T: Task>(
     fs::create_dir_all(folder).map_err(|source| TrainError::File { path: folder.to_owned(), source })?;
     let training = device.clone().autodiff();
     let checkpoint = Checkpoint::new(folder);
-    let optimizer: ModuleOptimizer = AdamConfig::new().with_epsilon(1e-8).init();
+    let clipping = GradientClippingConfig::Norm(GRADIENT_NORM);
+    let optimizer: ModuleOptimizer =
+        AdamConfig::new().with_epsilon(1e-8).with_grad_clipping(Some(clipping)).init();
     let (network, mut optimizer, first) = checkpoint.resume(network, optimizer)?;
     let network = network.train();
     let bar = progress_bar(schedule.steps, first);
@@ -62,9 +77,7 @@ pub(super) fn run<T: Task>(
         for (step, batch) in (first..schedule.steps).zip(batches.iter()) {
             // Dropout draws the same whether the run was resumed or not.
             training.seed(schedule.seed.wrapping_add(step));
-            let loss = task.loss(&network, &batch?, &training);
-            let gradients = GradientsParams::from_grads(loss.backward(), &network);
-            let value: f32 = loss.try_into_scalar().map_err(|e| TrainError::Execution(format!("{e:?}")))?;
+            let (value, gradients) = task.gradients(&network, &batch?, &training)?;
             if !value.is_finite() {
                 return Err(TrainError::Diverged { step, loss: value });
             }
@@ -86,6 +99,19 @@ pub(super) fn run<T: Task>(
     let network = network.valid();
     let metrics = task.evaluate(&network, device)?;
     Ok((network, metrics))
+}
+
+/// The loss and its derivatives by burn.
+pub(super) fn differentiated<M: Module>(
+    loss: Tensor<1>,
+    network: &M,
+) -> Result<(f32, GradientsParams), TrainError> {
+    let gradients = GradientsParams::from_grads(loss.backward(), network);
+    Ok((scalar(loss)?, gradients))
+}
+
+pub(super) fn scalar(value: Tensor<1>) -> Result<f32, TrainError> {
+    value.try_into_scalar().map_err(|error| TrainError::Execution(format!("{error:?}")))
 }
 
 fn progress_bar(steps: u64, first: u64) -> ProgressBar {

@@ -5,7 +5,7 @@ use crate::preprocess::Normalisation;
 use crate::simulate::{SimulatedFrame, TrainingRanges, random_scene, render};
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array2;
-use rand::SeedableRng;
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 /// Which part of the endless stream of frames.
@@ -37,9 +37,10 @@ pub(super) struct Sample {
     pub peak_counts: f64,
 }
 
-/// A scene drawn from `ranges` and imaged at `[side, side]` px.
+/// A scene drawn from `ranges` and imaged at `[side, side]` px, with a contrast drawn from `gamma`.
 pub(super) fn simulated(
     ranges: &TrainingRanges,
+    gamma: [f64; 2],
     side: usize,
     seed: u64,
     split: Split,
@@ -48,7 +49,12 @@ pub(super) fn simulated(
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ frame.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     rng.set_stream(stream);
     let (specimen, microscope) = random_scene(ranges, [side, side], &mut rng);
-    let frame = render(&specimen, &microscope, &mut rng)?;
+    let mut frame = render(&specimen, &microscope, &mut rng)?;
+    if gamma != [1.0, 1.0] {
+        let largest = frame.pixels.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        let power = rng.random_range(gamma[0]..=gamma[1]) as f32;
+        frame.pixels.mapv_inplace(|value| largest * (value.max(0.0) / largest).powf(power));
+    }
     Ok(Sample { frame, peak_counts: microscope.peak_counts })
 }
 

@@ -2,6 +2,7 @@
 
 use super::TrainError;
 use crate::config::InvalidSetting;
+use crate::networks::{DcnnConfig, HeadKind, Padding};
 use crate::preprocess::Normalisation;
 use crate::simulate::TrainingRanges;
 use serde::de::DeserializeOwned;
@@ -20,7 +21,7 @@ pub struct Schedule {
     pub crop_px: usize,
     /// Adam's rate after the warm-up; it falls to zero as a cosine.
     pub learning_rate: f64,
-    /// Rate of the fully connected head relative to the rest: its ~10⁵ inputs diverge otherwise.
+    /// Rate of the output layer relative to the rest. A linear head, of ~10⁵ inputs, diverges above a fiftieth.
     pub head_rate: f64,
     pub warmup_steps: u64,
     pub checkpoint_every: u64,
@@ -44,6 +45,20 @@ impl Default for Schedule {
     }
 }
 
+/// Which windows a DCNN learns from: the two stacks of Nelson et al.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Stack {
+    /// NC: a sliding window, `stride_px` apart.
+    #[default]
+    NotCentred,
+    /// C: windows around unit cells, to the pixel.
+    Centred {
+        /// At most so many of a frame.
+        windows: usize,
+    },
+}
+
 /// `ferrostem train dcnn --config FILE`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -53,12 +68,18 @@ pub struct DcnnTrainSettings {
     pub schedule: Schedule,
     pub pixel_size_pm: f64,
     pub normalisation: Normalisation,
+    pub head: HeadKind,
     /// Side of a window, px.
     pub window_px: usize,
     /// Distance of the windows that learn from one frame, px.
     pub stride_px: usize,
-    /// A window learns from the nearest unit cell no farther than this (Nelson et al.: the cation–cation distance).
+    pub stack: Stack,
+    /// A window learns from the nearest unit cell no farther than this (Nelson et al.: the cation–cation distance), and from
+    /// none that is nearer than the minimum. Both are for windows that are not centred.
     pub cell_upper_bound_pm: f64,
+    pub cell_minimum_pm: f64,
+    /// Pixels are raised to a power drawn from this range, the largest left as it is.
+    pub gamma: [f64; 2],
     pub scenes: TrainingRanges,
 }
 
@@ -69,9 +90,13 @@ impl Default for DcnnTrainSettings {
             schedule: Schedule::default(),
             pixel_size_pm: 15.0,
             normalisation: Normalisation::Local { sigma_px: 40.0 },
+            head: HeadKind::Linear,
             window_px: 80,
             stride_px: 8,
+            stack: Stack::default(),
             cell_upper_bound_pm: 285.0,
+            cell_minimum_pm: 0.0,
+            gamma: [1.0, 1.0],
             scenes: at_model_scale(),
         }
     }
@@ -95,7 +120,7 @@ impl Default for FcnnTrainSettings {
     fn default() -> Self {
         Self {
             name: "fcnn-perovskite-100".to_owned(),
-            schedule: Schedule { steps: 600, batch: 6, crop_px: 128, head_rate: 1.0, ..Schedule::default() },
+            schedule: Schedule { steps: 600, batch: 6, crop_px: 128, ..Schedule::default() },
             pixel_size_pm: 15.0,
             normalisation: Normalisation::Local { sigma_px: 40.0 },
             filters: 16,
@@ -148,16 +173,38 @@ impl Schedule {
 }
 
 impl DcnnTrainSettings {
+    /// The network that is trained, with that many outputs.
+    pub(super) fn network(&self, outputs: usize) -> DcnnConfig {
+        DcnnConfig { padding: Padding::Valid, head: self.head, window_px: self.window_px, outputs }
+    }
+
     /// # Errors
     /// When the file cannot be read or holds a value out of range.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let settings: Self = read_toml(path)?;
         settings.schedule.validate(settings.window_px.next_multiple_of(8))?;
         settings.scenes.validate("scenes")?;
-        if settings.stride_px == 0 || !settings.stride_px.is_multiple_of(2) {
-            return Err(
-                InvalidSetting::new("stride_px", settings.stride_px, "an even number of pixels").into()
-            );
+        let network = settings.network(0);
+        if let Stack::Centred { windows: windows @ 0 } = settings.stack {
+            return Err(InvalidSetting::new("stack.windows", windows, "at least 1").into());
+        }
+        let [nearest, farthest] = [settings.cell_minimum_pm, settings.cell_upper_bound_pm];
+        if !(0.0 <= nearest && nearest < farthest && farthest <= 1e4) {
+            let expected = "from 0 to below cell_upper_bound_pm, which is at most 10000";
+            return Err(InvalidSetting::new("cell_minimum_pm", nearest, expected).into());
+        }
+        let [low, high] = settings.gamma;
+        if !(0.1 <= low && low <= high && high <= 10.0) {
+            let found = format!("{low}, {high}");
+            return Err(InvalidSetting::new("gamma", found, "a range within 0.1 to 10").into());
+        }
+        if settings.stride_px == 0 || !settings.stride_px.is_multiple_of(network.pooling()) {
+            let expected = format!("a multiple of {} for this head", network.pooling());
+            return Err(InvalidSetting::new("stride_px", settings.stride_px, expected).into());
+        }
+        if network.head_features() == 0 {
+            let expected = "a window large enough for its head: 28 px, 54 px for a deep one";
+            return Err(InvalidSetting::new("window_px", settings.window_px, expected).into());
         }
         Ok(settings)
     }

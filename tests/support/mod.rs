@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 use ferrostem::config::Config;
-use ferrostem::networks::{Architecture, DcnnConfig, FcnnConfig, Padding, write_untrained};
+use ferrostem::networks::{Architecture, DcnnConfig, FcnnConfig, HeadKind, Padding, write_untrained};
 use ferrostem::pipeline::Daemon;
 use ferrostem::publish::{LaneOptions, PubLane, Publisher, QueueCapacity};
 use ferrostem::simulate::{Scene, render};
@@ -88,7 +88,7 @@ pub fn crystal(side: usize) -> PixelArray {
 
 /// Untrained networks of the shipped shapes, in `folder`.
 pub fn write_models(folder: &Path) {
-    let dcnn = DcnnConfig { padding: Padding::Valid, window_px: 80, outputs: 7 };
+    let dcnn = DcnnConfig { padding: Padding::Valid, head: HeadKind::Linear, window_px: 80, outputs: 7 };
     write_untrained(&folder.join("dcnn"), Architecture::Dcnn(dcnn), 1).unwrap();
     let fcnn = FcnnConfig { filters: 16, classes: 3 };
     write_untrained(&folder.join("fcnn"), Architecture::Fcnn(fcnn), 2).unwrap();
