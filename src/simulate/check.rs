@@ -26,6 +26,18 @@ impl Check<'_> {
     }
 
     /// # Errors
+    /// [`InvalidSetting`] unless `range` is one, `[low, high]`, and within `[least, most]`.
+    pub fn range(
+        &self,
+        key: &str,
+        [low, high]: [f64; 2],
+        [least, most]: [f64; 2],
+    ) -> Result<(), InvalidSetting> {
+        let ok = least <= low && low <= high && high <= most;
+        self.that(ok, key, &[low, high], &format!("a range within {least} to {most}"))
+    }
+
+    /// # Errors
     /// [`InvalidSetting`] unless both components are at most `limit`.
     pub fn both(&self, key: &str, value: [f64; 2], limit: f64) -> Result<(), InvalidSetting> {
         let ok = value.iter().all(|c| c.abs() <= limit);

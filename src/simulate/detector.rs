@@ -13,7 +13,7 @@ use rand_distr::StandardNormal;
 /// `None` for one that never does.
 ///
 /// In the order of the signal: current of the probe, dark counts, shot noise, afterglow, gain, read noise, saturation, offset;
-/// then lines are lost, and what is left is smoothed.
+/// then lines are lost, what is left is smoothed, and pixels become what their type can hold.
 pub(super) fn detect(
     pixels: &mut Array2<f32>,
     field: &ScanField,
@@ -41,6 +41,7 @@ pub(super) fn detect(
     if detector.smoothing_px > 0.0 {
         smooth(pixels, detector.smoothing_px);
     }
+    digitise(pixels, detector.pixel_type);
     saturated
 }
 
@@ -140,6 +141,16 @@ pub(super) fn smooth(pixels: &mut Array2<f32>, sigma_px: f64) {
             }
         }
     }
+}
+
+/// Rounds and clips to the values of an integer type.
+fn digitise(pixels: &mut Array2<f32>, pixel_type: PixelType) {
+    let most = match pixel_type {
+        PixelType::U8 => f32::from(u8::MAX),
+        PixelType::U16 => f32::from(u16::MAX),
+        PixelType::F32 => return,
+    };
+    pixels.mapv_inplace(|value| value.round().clamp(0.0, most));
 }
 
 /// The pixel values as the detector's element type, little-endian.
@@ -278,6 +289,22 @@ mod tests {
         let mut flat = Array2::from_elem((16, 16), 3.0);
         smooth(&mut flat, 3.0);
         assert!(flat.iter().all(|v| (v - 3.0f32).abs() < 1e-5));
+    }
+
+    #[test]
+    fn frames_hold_what_their_pixels_can() {
+        let expected = Array2::from_shape_vec((1, 4), vec![0.2, 1.5, 254.6, 7e4]).unwrap();
+        for (pixel_type, values) in [
+            (PixelType::U8, [0.0, 0.0, 253.0, 255.0]),
+            (PixelType::U16, [0.0, 0.0, 253.0, 65535.0]),
+            (PixelType::F32, [-1.3, 0.0, 253.1, 69998.5]),
+        ] {
+            let microscope = scope(Detector { offset: -1.5, pixel_type, ..Detector::default() });
+            let (pixels, _) = detected(&expected, &microscope);
+            for (pixel, value) in pixels.iter().zip(values) {
+                assert!((pixel - value).abs() < 1e-4, "{pixel_type:?}: {pixel} {value}");
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod acquisition;
 mod canvas;
 mod check;
 mod detector;
+mod faults;
 mod hash;
 #[cfg(test)]
 mod imperfections;
@@ -40,6 +41,7 @@ pub use acquisition::{
     AcquisitionError, AcquisitionServer, Beam, Endpoints, FrameEncoding, Pace, ScanError, Scanned,
     ServerSettings,
 };
+pub use faults::Faults;
 pub use microscope::{
     Afterglow, Detector, Distortions, Flagging, Flicker, Flyback, Hum, Jumps, LostAs, LostLines, Microscope,
     PixelType, SubScan, Tilt,

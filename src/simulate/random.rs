@@ -1,5 +1,7 @@
 //! Scenes to train networks on: everything that varies from microscope to microscope and from crystal to crystal, drawn at random.
 
+use super::check::Check;
+use super::faults::Faults;
 use super::microscope::{Detector, Microscope};
 use super::polarization::{DomainWalls, Polarization};
 use super::rarities::Rarities;
@@ -31,6 +33,8 @@ pub struct TrainingRanges {
     pub wall_width_nm: [f64; 2],
     /// Probability of a vortex in place of domains.
     pub vortex_probability: f64,
+    /// Probability of P that changes steadily over the frame, from one value to another, in place of domains.
+    pub gradient_probability: f64,
     pub static_displacement_pm: [f64; 2],
     /// Peak height of the B columns, A = 1.
     pub b_intensity: [f64; 2],
@@ -42,8 +46,11 @@ pub struct TrainingRanges {
     pub o_sigma_pm: [f64; 2],
     pub tail_fraction: [f64; 2],
     pub tail_ratio: [f64; 2],
+    /// Probability that the tails are Lorentz-like, and not Gaussian.
+    pub lorentz_probability: f64,
     /// Relative standard deviation of peak heights from column to column.
     pub roughness: [f64; 2],
+    /// Over wavelengths from half of the frame's diagonal to twice it: waves and ramps.
     pub thickness_rms: [f64; 2],
     /// Fraction of the A columns' peak height, in the middle of the frame.
     pub background: [f64; 2],
@@ -59,8 +66,10 @@ pub struct TrainingRanges {
     pub smoothing_px: [f64; 2],
     /// Drift during a frame, each component, as a fraction of the frame's height.
     pub drift_fraction: [f64; 2],
-    /// What most frames do not show; nothing unless asked for.
+    /// What most frames do not show.
     pub rarities: Rarities,
+    /// Faults of scan, probe and detector beside those above.
+    pub faults: Faults,
 }
 
 impl Default for TrainingRanges {
@@ -75,8 +84,9 @@ impl Default for TrainingRanges {
             domains: [1, 3],
             wall_width_nm: [0.3, 2.5],
             vortex_probability: 0.1,
+            gradient_probability: 0.1,
             static_displacement_pm: [0.0, 6.0],
-            b_intensity: [0.15, 0.9],
+            b_intensity: [0.12, 0.95],
             a_sigma_pm: [55.0, 95.0],
             b_sigma_pm: [50.0, 90.0],
             o_probability: 0.3,
@@ -84,8 +94,9 @@ impl Default for TrainingRanges {
             o_sigma_pm: [50.0, 85.0],
             tail_fraction: [0.0, 0.3],
             tail_ratio: [1.8, 3.0],
+            lorentz_probability: 0.3,
             roughness: [0.0, 0.1],
-            thickness_rms: [0.0, 0.08],
+            thickness_rms: [0.0, 0.12],
             background: [0.0, 0.4],
             background_slope: [-0.5, 0.5],
             peak_counts: [10.0, 2000.0],
@@ -96,6 +107,7 @@ impl Default for TrainingRanges {
             smoothing_px: [0.5, 2.0],
             drift_fraction: [-0.005, 0.005],
             rarities: Rarities::default(),
+            faults: Faults::default(),
         }
     }
 }
@@ -132,20 +144,15 @@ impl TrainingRanges {
             ("smoothing_probability", [0.0, self.smoothing_probability], [0.0, 1.0]),
             ("drift_fraction", self.drift_fraction, [-0.2, 0.2]),
             ("vortex_probability", [0.0, self.vortex_probability], [0.0, 1.0]),
+            ("gradient_probability", [0.0, self.gradient_probability], [0.0, 1.0]),
+            ("lorentz_probability", [0.0, self.lorentz_probability], [0.0, 1.0]),
             ("o_probability", [0.0, self.o_probability], [0.0, 1.0]),
             ("domains", self.domains.map(f64::from), [1.0, 100.0]),
         ];
-        for (key, [low, high], [least, most]) in limits {
-            if !(least <= low && low <= high && high <= most) {
-                let expected = format!("a range within {least} to {most}");
-                return Err(InvalidSetting::new(
-                    format!("{key_prefix}.{key}"),
-                    format!("{low}, {high}"),
-                    expected,
-                ));
-            }
-        }
-        self.rarities.validate(&format!("{key_prefix}.rarities"))
+        let check = Check(key_prefix);
+        limits.into_iter().try_for_each(|(key, range, limits)| check.range(key, range, limits))?;
+        self.rarities.validate(&check.key("rarities"))?;
+        self.faults.validate(&check.key("faults"))
     }
 }
 
@@ -183,7 +190,7 @@ pub fn random_scene(
             o,
             tail_fraction: uniform(ranges.tail_fraction, rng),
             tail_ratio: uniform(ranges.tail_ratio, rng),
-            tails: Tails::Gaussian,
+            tails: if rng.random_bool(ranges.lorentz_probability) { Tails::Lorentz } else { Tails::Gaussian },
         },
         polarization: random_polarization(ranges, half_diagonal_nm, rng),
         static_displacement_pm: uniform(ranges.static_displacement_pm, rng),
@@ -204,7 +211,7 @@ pub fn random_scene(
     let smoothing_px = if smoothed { uniform(ranges.smoothing_px, rng) } else { 0.0 };
     // Anywhere within a cell, so that no column has a preferred place in the frame.
     let anywhere = [0.0, cell_pm * 1e-3];
-    let microscope = Microscope {
+    let mut microscope = Microscope {
         shape,
         pixel_size_pm,
         center_nm: [uniform(anywhere, rng), uniform(anywhere, rng)],
@@ -218,6 +225,7 @@ pub fn random_scene(
         detector: Detector { smoothing_px, ..Detector::default() },
         ..Microscope::default()
     };
+    ranges.faults.add_to(&mut microscope, specimen.seed);
     (specimen, microscope)
 }
 
@@ -235,7 +243,8 @@ fn random_polarization(ranges: &TrainingRanges, half_diagonal_nm: f64, rng: &mut
             counter_clockwise: rng.random(),
         };
     }
-    let domains = rng.random_range(ranges.domains[0]..=ranges.domains[1]);
+    let gradual = rng.random_bool(ranges.gradient_probability);
+    let domains = if gradual { 2 } else { rng.random_range(ranges.domains[0]..=ranges.domains[1]) };
     let vectors_pm = (0..domains)
         .map(|_| {
             let (magnitude, direction) = (uniform(ranges.polarization_pm, rng), uniform([0.0, TAU], rng));
@@ -245,11 +254,17 @@ fn random_polarization(ranges: &TrainingRanges, half_diagonal_nm: f64, rng: &mut
     let mut walls: Vec<f64> = (1..domains).map(|_| uniform(across, rng)).collect();
     walls.sort_by(f64::total_cmp);
     walls.dedup();
+    // A wall about as wide as the frame is a gradient.
+    let width_nm = if gradual {
+        half_diagonal_nm * uniform([0.7, 3.0], rng)
+    } else {
+        uniform(ranges.wall_width_nm, rng)
+    };
     Polarization::Domains {
         vectors_pm,
         normal_rad: uniform([0.0, TAU], rng),
         walls: DomainWalls::AtNm(walls),
-        width_nm: uniform(ranges.wall_width_nm, rng),
+        width_nm,
     }
 }
 
@@ -274,9 +289,10 @@ mod tests {
             // About (96 × 15 / 400)² = 13 cells.
             assert!((6..=20).contains(&frame.truth.cells.len()), "{} cells", frame.truth.cells.len());
             for cell in &frame.truth.cells {
-                assert!((340.0..460.0).contains(&cell.cell_a) && (340.0..460.0).contains(&cell.cell_b));
-                assert!((1.45..1.7).contains(&cell.cell_angle), "{}", cell.cell_angle);
-                assert!(cell.p_x.hypot(cell.p_y) < 60.0 + 6.0 * 6.0);
+                // Strain of 3 % and an alloy's 2 % beside the cell's own range.
+                assert!((330.0..475.0).contains(&cell.cell_a) && (330.0..475.0).contains(&cell.cell_b));
+                assert!((1.4..1.75).contains(&cell.cell_angle), "{}", cell.cell_angle);
+                assert!(cell.p_x.hypot(cell.p_y) < 66.0 + 6.0 * 6.0);
             }
         }
         // The geometric mean of 10 and 2000 halves the draws.

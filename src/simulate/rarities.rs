@@ -14,9 +14,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::{FRAC_PI_2, TAU};
 
-/// Probabilities, for each frame, that it shows what most do not. All 0 by default; what is drawn follows from the specimen's seed
-/// alone, so that a probability does not change anything else in a scene.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+/// Probabilities, for each frame, that it shows what most do not. By default there are the smooth fields that any crystal may have,
+/// and of defects none. What is drawn follows from the specimen's seed alone, so that a probability does not change anything else
+/// in a scene.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rarities {
     /// Vacancies, substitutions, antisites and interstitials, together 0.2 to 3 % of the columns.
@@ -41,7 +42,34 @@ pub struct Rarities {
     pub mosaic: f64,
 }
 
+impl Default for Rarities {
+    fn default() -> Self {
+        Self { strain_gradient: 0.2, bending: 0.1, alloy: 0.1, contamination: 0.15, ..Self::none() }
+    }
+}
+
 impl Rarities {
+    /// None at all.
+    pub fn none() -> Self {
+        Self {
+            point_defects: 0.0,
+            amorphous: 0.0,
+            contamination: 0.0,
+            dislocation: 0.0,
+            stacking_fault: 0.0,
+            antiphase: 0.0,
+            grain: 0.0,
+            inclusion: 0.0,
+            zone_axis: 0.0,
+            vacuum: 0.0,
+            substrate: 0.0,
+            strain_gradient: 0.0,
+            bending: 0.0,
+            alloy: 0.0,
+            mosaic: 0.0,
+        }
+    }
+
     /// # Errors
     /// [`InvalidSetting`] for the first that is no probability.
     pub(super) fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
@@ -323,8 +351,7 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_changes_nothing() {
-        let plain = TrainingRanges::default();
-        assert_eq!(plain.rarities, Rarities::default());
+        let plain = TrainingRanges { rarities: Rarities::none(), ..TrainingRanges::default() };
         let rare = TrainingRanges { rarities: everything(), ..plain.clone() };
         rare.validate("scenes").unwrap();
         let scenes = [plain, rare].map(|ranges| {

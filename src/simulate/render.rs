@@ -15,7 +15,7 @@ use rand::Rng;
 /// A frame as the detector delivers it, with what it shows.
 #[derive(Debug, Clone)]
 pub struct SimulatedFrame {
-    /// Pixel values `[row, col]`: `gain * counts + offset + read noise`, not yet of the detector's type.
+    /// Pixel values `[row, col]`: `gain * counts + offset + read noise`, rounded and clipped where the detector's pixels are integers.
     pub pixels: Array2<f32>,
     pub truth: Truth,
 }
