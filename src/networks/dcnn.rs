@@ -4,8 +4,7 @@
 //!
 //! A feature of the trunk sees 24 px, less than a unit cell; where in its window a cell lies is only to be seen in several
 //! features together, and a head that is linear in them cannot combine them. [`HeadKind::Deep`] therefore puts three more
-//! convolutions on a map pooled once more, and a hidden layer, between trunk and outputs. It has not been trained to use
-//! yet: from random weights the loss stood still for 900 steps.
+//! convolutions on a map pooled once more, and a hidden layer, between trunk and outputs.
 
 use super::LEAKY_SLOPE;
 use super::dense::dense_head;
@@ -77,6 +76,16 @@ impl DcnnConfig {
         match self.head {
             HeadKind::Linear => POOLING,
             HeadKind::Deep => 4 * POOLING,
+        }
+    }
+
+    /// Where the first value of [`Dcnn::context`] looks, and the distance to the next, model pixels.
+    pub(crate) const fn context_grid(&self) -> [f64; 2] {
+        // Each 3 x 3 convolution moves the first centre by one value of its map, each 2 x 2 pooling by half a value.
+        let trunk = 7.0 + 0.5 + 2.0 * POOLING as f64;
+        match self.head {
+            HeadKind::Linear => [trunk, POOLING as f64],
+            HeadKind::Deep => [trunk + 1.0 + (2 * POOLING * CONTEXT) as f64, (2 * POOLING) as f64],
         }
     }
 
@@ -182,6 +191,32 @@ impl Dcnn {
             layers.push(Layer::Pool);
         }
         layers
+    }
+
+    /// The layers up to the map that training also teaches where the columns are: all of [`Self::layers`] but a pooling at
+    /// their end.
+    pub(crate) fn context_layers(&self) -> Vec<Layer<'_>> {
+        let mut layers = self.layers();
+        layers.pop_if(|last| matches!(last, Layer::Pool));
+        layers
+    }
+
+    /// The map behind [`Self::context_layers`].
+    ///
+    /// # Shapes
+    /// - `images`: of [`Self::features`]
+    /// - result: `[batch, 128, row, col]`; for a deep head, 4 px from one to the next
+    pub(crate) fn context(&self, images: Tensor<4>) -> Tensor<4> {
+        self.context_layers().into_iter().fold(images, |x, layer| match layer {
+            Layer::Convolution(convolution) => leaky_relu(convolution.forward(x), LEAKY_SLOPE),
+            Layer::Pool => self.pool.forward(x),
+        })
+    }
+
+    /// The rest of the network behind [`Self::context_layers`]; shapes as of [`Self::head_dense`].
+    pub(crate) fn behind_context(&self, map: Tensor<4>, stride_px: usize) -> Tensor<4> {
+        let map = if self.deep.is_some() { self.pool.forward(map) } else { map };
+        self.fully_connected(map, stride_px)
     }
 
     /// The same network with the trunk of `other`, whose layers' outputs are divided by `rms` on the way, so that a new head

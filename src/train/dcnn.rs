@@ -1,5 +1,6 @@
 //! The DCNN: every window of a frame learns from the nearest unit cell.
 
+use super::columns::{self, Learner};
 use super::export::{self, Export};
 use super::judged::Judged;
 use super::runner::{self, Task};
@@ -12,11 +13,11 @@ use crate::networks::{
     LoadedModel, OutputSpec, POOLING, StartingPoint, dcnn_outputs, site_features,
 };
 use crate::polarization::sample_on_grid;
-use crate::simulate::TruthCell;
+use crate::simulate::{TruthCell, TruthColumn};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use ferrostem_proto::GridSpec;
-use ndarray::{Array2, Array4, s as nds};
+use ndarray::{Array2, Array3, Array4, Axis, s as nds};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -28,8 +29,9 @@ const WEIGHTS: [f32; 6] = [1.0, 1.0, 0.3, 0.3, 0.1, 0.1];
 const SIGMA_WEIGHT: f64 = 0.1;
 /// Least and largest predicted sigma that the loss takes at its word, as logarithms of multiples of the scale of P.
 const LOG_SIGMA: [f64; 2] = [-4.0, 1.0];
-/// A sigma of this multiple of the scale of P has weight 1.
-const TYPICAL_SIGMA: f64 = 0.25;
+/// A frame with so many counts at an A column's peak weighs half as much as one without noise, pixel for pixel: else what a
+/// noisy frame cannot teach would drown what a clean one can.
+const HALF_WEIGHT_COUNTS: f64 = 30.0;
 /// Frames from which the feature statistics are taken, per held-out frame.
 const STATISTICS_FRAMES_FACTOR: usize = 4;
 
@@ -48,6 +50,8 @@ struct Windows<'a> {
     side: usize,
     /// Image by image, row by row.
     cells: Vec<Option<&'a TruthCell>>,
+    /// Pixel `[row, col]` of the frame where each image begins.
+    corners: Vec<[f64; 2]>,
 }
 
 /// Frames with the target of every window.
@@ -55,8 +59,10 @@ pub struct DcnnBatch {
     images: Vec<Array2<f32>>,
     /// `[frame, quantity, window row, window col]` in units of the outputs' scale; 0 where there is none.
     targets: Array4<f32>,
-    /// 1 where a window has a cell to learn from.
+    /// The weight of a window; 0 where it has no cell to learn from.
     learns: Array4<f32>,
+    /// The ways to the columns and their weight, see [`columns::ways`].
+    ways: [Array4<f32>; 2],
 }
 
 /// Mean and scale of the outputs in the order of `networks::DCNN_OUTPUTS`, with the ranges that `scenes` covers.
@@ -124,7 +130,7 @@ impl DcnnTask {
             Stack::NotCentred => {
                 let grid = self.grid();
                 let cells = self.window_cells(sample, &grid, within_pm);
-                Windows { images: vec![image], side: grid.rows as usize, cells }
+                Windows { images: vec![image], side: grid.rows as usize, cells, corners: vec![[0.0; 2]] }
             }
             Stack::Centred { windows } => {
                 let cells = sample.frame.truth.cells.iter().filter(|cell| !cell.disturbed);
@@ -132,23 +138,29 @@ impl DcnnTask {
                     cells.filter_map(|cell| Some((cell, self.around(&image, cell)?))).collect();
                 // From all over the frame.
                 let step = whole.len().div_ceil(windows).max(1);
-                let (cells, images) =
-                    whole.into_iter().step_by(step).map(|(cell, image)| (Some(cell), image)).unzip();
-                Windows { images, side: 1, cells }
+                let mut windows =
+                    Windows { images: Vec::new(), side: 1, cells: Vec::new(), corners: Vec::new() };
+                for (cell, (image, corner)) in whole.into_iter().step_by(step) {
+                    windows.images.push(image);
+                    windows.cells.push(Some(cell));
+                    windows.corners.push(corner);
+                }
+                windows
             }
         }
     }
 
-    /// The window around a cell's centre; `None` where it does not fit.
-    fn around(&self, image: &Array2<f32>, cell: &TruthCell) -> Option<Array2<f32>> {
+    /// The window around a cell's centre and the pixel where it begins; `None` where it does not fit.
+    fn around(&self, image: &Array2<f32>, cell: &TruthCell) -> Option<(Array2<f32>, [f64; 2])> {
         let window = self.settings.window_px;
         let [top, left] = [cell.row, cell.col].map(|centre| (centre - (window - 1) as f64 / 2.0).round());
         let fits = |first: f64, size: usize| first >= 0.0 && first as usize + window <= size;
         if !(fits(top, image.nrows()) && fits(left, image.ncols())) {
             return None;
         }
+        let corner = [top, left];
         let (top, left) = (top as usize, left as usize);
-        Some(image.slice(nds![top..top + window, left..left + window]).to_owned())
+        Some((image.slice(nds![top..top + window, left..left + window]).to_owned(), corner))
     }
 
     /// The cell that each window of a grid learns from, row by row.
@@ -177,51 +189,84 @@ impl DcnnTask {
             .collect()
     }
 
-    fn assemble(&self, frames: &[Sample]) -> DcnnBatch {
+    fn assemble(&self, frames: &[Sample]) -> Result<DcnnBatch, TrainError> {
         let windows: Vec<Windows> =
             frames.iter().map(|frame| self.windows(frame, self.settings.cell_upper_bound_pm)).collect();
         let side = windows.first().map_or(1, |windows| windows.side);
         let count = windows.iter().map(|windows| windows.images.len()).sum();
         let mut targets = Array4::zeros((count, WEIGHTS.len(), side, side));
         let mut learns = Array4::zeros((count, 1, side, side));
-        for (index, cell) in windows.iter().flat_map(|windows| &windows.cells).enumerate() {
+        let weights = windows.iter().zip(frames).flat_map(|(windows, frame)| {
+            let weight = frame.peak_counts / (frame.peak_counts + HALF_WEIGHT_COUNTS);
+            windows.cells.iter().map(move |cell| (cell, weight as f32))
+        });
+        for (index, (cell, weight)) in weights.enumerate() {
             let Some(cell) = cell else { continue };
             let (n, i, j) = (index / (side * side), index / side % side, index % side);
-            learns[[n, 0, i, j]] = 1.0;
+            learns[[n, 0, i, j]] = weight;
             for (k, (value, spec)) in quantities(cell).into_iter().zip(&self.outputs).enumerate() {
                 targets[[n, k, i, j]] = ((value - spec.mean) / spec.scale) as f32;
             }
         }
+        let ways = self.ways(frames, &windows)?;
         let images = windows.into_iter().flat_map(|windows| windows.images).collect();
-        DcnnBatch { images, targets, learns }
+        Ok(DcnnBatch { images, targets, learns, ways })
+    }
+
+    /// [`columns::ways`] of every image, weighted as its windows.
+    fn ways(&self, frames: &[Sample], windows: &[Windows<'_>]) -> Result<[Array4<f32>; 2], TrainError> {
+        let mut targets = Vec::new();
+        let mut asked = Vec::new();
+        for (frame, windows) in frames.iter().zip(windows) {
+            let weight = (frame.peak_counts / (frame.peak_counts + HALF_WEIGHT_COUNTS)) as f32;
+            for (image, corner) in windows.images.iter().zip(&windows.corners) {
+                let columns = frame.frame.truth.columns.iter().map(|column| TruthColumn {
+                    row: column.row - corner[0],
+                    col: column.col - corner[1],
+                    ..*column
+                });
+                let shape = <[usize; 2]>::from(image.dim());
+                let columns: Vec<TruthColumn> = columns.collect();
+                let [to, ask] = columns::ways(&columns, &self.config(), shape, self.settings.pixel_size_pm);
+                targets.push(to);
+                asked.push(ask * weight);
+            }
+        }
+        let stacked = |each: Vec<Array3<f32>>| {
+            let views: Vec<_> = each.iter().map(|array| array.view()).collect();
+            ndarray::stack(Axis(0), &views).map_err(|error| TrainError::Execution(error.to_string()))
+        };
+        Ok([stacked(targets)?, stacked(asked)?])
     }
 }
 
 impl DcnnTask {
-    /// The loss of the outputs on every window.
-    fn loss_of(&self, outputs: Tensor<4>, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
+    /// The loss, from the map behind [`Dcnn::context_layers`].
+    fn loss_of(&self, learner: &Learner, map: Tensor<4>, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
+        let outputs = learner.dcnn.behind_context(map.clone(), self.settings.stride_px);
         let targets = to_device(&batch.targets, device);
         let learns = to_device(&batch.learns, device);
         let count = learns.clone().sum().clamp_min(1.0);
         let weights = Tensor::<1>::from_floats(WEIGHTS, device).reshape([1, WEIGHTS.len(), 1, 1]);
 
-        let p_scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
-        let (mean, scale) = self.outputs.last().map_or((0.0, 1.0), |spec| (spec.mean, spec.scale));
-        let log_sigma = (outputs.clone().slice(s![.., WEIGHTS.len().., .., ..]) * scale
-            + (mean - p_scale.ln()))
-        .clamp(LOG_SIGMA[0], LOG_SIGMA[1]);
-        // A noisy frame would drown what a clean one has to teach. As in β-NLL with β = ½ (Seitzer et al., ICLR 2022),
-        // a window counts by the inverse of its predicted sigma.
-        let trust = log_sigma.clone().detach().neg().exp() * TYPICAL_SIGMA;
-
-        let errors = outputs.slice(s![.., ..WEIGHTS.len(), .., ..]) - targets;
+        let errors = outputs.clone().slice(s![.., ..WEIGHTS.len(), .., ..]) - targets;
         let squares = errors.clone() * errors;
-        let regression = (squares.clone() * weights * trust * learns.clone()).sum() / count.clone();
+        let regression = (squares.clone() * weights * learns.clone()).sum() / count.clone();
 
         // The likelihood sees the residual of P as a constant: it teaches sigma, and leaves P to its own loss.
+        let p_scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
+        let (mean, scale) = self.outputs.last().map_or((0.0, 1.0), |spec| (spec.mean, spec.scale));
+        let log_sigma = (outputs.slice(s![.., WEIGHTS.len().., .., ..]) * scale + (mean - p_scale.ln()))
+            .clamp(LOG_SIGMA[0], LOG_SIGMA[1]);
         let residual = squares.slice(s![.., 0..2, .., ..]).mean_dim(1).detach();
         let likelihood = residual * (log_sigma.clone() * -2.0).exp() * 0.5 + log_sigma;
-        regression + (likelihood * learns).sum() / count * SIGMA_WEIGHT
+        let loss = regression + (likelihood * learns).sum() / count * SIGMA_WEIGHT;
+
+        if self.settings.columns_weight == 0.0 {
+            return loss;
+        }
+        let [targets, asked] = [&batch.ways[0], &batch.ways[1]].map(|array| to_device(array, device));
+        loss + learner.ways_loss(map, targets, asked) * self.settings.columns_weight
     }
 }
 
@@ -231,7 +276,7 @@ fn to_device(array: &Array4<f32>, device: &Device) -> Tensor<4> {
 }
 
 impl Task for DcnnTask {
-    type Network = Dcnn;
+    type Network = Learner;
     type Batch = DcnnBatch;
 
     fn batch(&self, step: u64) -> Result<DcnnBatch, TrainError> {
@@ -239,33 +284,31 @@ impl Task for DcnnTask {
             .into_par_iter()
             .map(|index| self.sample(Split::Training { step, index }))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(self.assemble(&frames))
+        self.assemble(&frames)
     }
 
-    fn loss(&self, network: &Dcnn, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
-        let features = network.features(upload(&batch.images, device));
-        let outputs = network.head_dense(features, self.settings.stride_px);
-        self.loss_of(outputs, batch, device)
+    fn loss(&self, learner: &Learner, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
+        let map = learner.dcnn.context(upload(&batch.images, device));
+        self.loss_of(learner, map, batch, device)
     }
 
     fn gradients(
         &self,
-        network: &Dcnn,
+        learner: &Learner,
         batch: &DcnnBatch,
         device: &Device,
     ) -> Result<(f32, GradientsParams), TrainError> {
         // On the CPU the convolutions have a faster way, from which the loss does not differ.
-        let loss = |map: Tensor<4>| {
-            self.loss_of(network.fully_connected(map, self.settings.stride_px), batch, device)
-        };
         if device.clone().inner() == Device::flex() {
-            return direct::gradients(network, &batch.images, device, loss);
+            let loss = |map: Tensor<4>| self.loss_of(learner, map, batch, device);
+            return direct::gradients(learner, &learner.dcnn, &batch.images, device, loss);
         }
-        runner::differentiated(self.loss(network, batch, device), network)
+        runner::differentiated(self.loss(learner, batch, device), learner)
     }
-    fn evaluate(&self, network: &Dcnn, device: &Device) -> Result<Metrics, TrainError> {
+
+    fn evaluate(&self, learner: &Learner, device: &Device) -> Result<Metrics, TrainError> {
         let frames = self.settings.schedule.held_out_frames;
-        let judged = self.judge(network, device, (0..frames).map(|index| Split::HeldOut { index }))?;
+        let judged = self.judge(&learner.dcnn, device, (0..frames).map(|index| Split::HeldOut { index }))?;
         Ok(judged.metrics(&self.outputs))
     }
 }
@@ -380,19 +423,21 @@ pub fn train_dcnn(
     let mut task = DcnnTask::new(settings);
     let (network, started_from) = task.start(from_model, &device)?;
     let schedule = task.settings.schedule.clone();
-    let (network, _) = runner::run(&task, network, &schedule, &device, &work)?;
+    let learner = Learner::new(network, FEATURE_CHANNELS, &device);
+    let (learner, _) = runner::run(&task, learner, &schedule, &device, &work)?;
+    let network = &learner.dcnn;
 
     // Sigma is calibrated on frames of its own, then judged like the rest on held-out ones.
     let calibration = (0..schedule.held_out_frames).map(|index| Split::Calibration { index });
-    let calibration = task.judge(&network, &device, calibration)?.sigma_calibration();
+    let calibration = task.judge(network, &device, calibration)?.sigma_calibration();
     if let (Some(spec), Some(calibration)) = (task.outputs.last_mut(), calibration) {
         calibration.apply(spec);
     }
-    let metrics = task.evaluate(&network, &device)?;
-    let features = task.feature_statistics(&network, &device)?;
+    let metrics = task.evaluate(&learner, &device)?;
+    let features = task.feature_statistics(network, &device)?;
     export::write(
         &output.join(&task.settings.name),
-        &network,
+        network,
         Export {
             name: task.settings.name.clone(),
             description: "Polar displacement and cell parameters of perovskites along [100], sliding windows"
@@ -430,7 +475,8 @@ mod tests {
         assert_eq!(first.targets, again.targets);
         assert_ne!(first.images, task.batch(4).unwrap().images);
         assert!(covered(&task.grid(), 80) <= task.settings.schedule.crop_px);
-        let learning = first.learns.sum() / first.learns.len() as f32;
+        let learning =
+            first.learns.iter().filter(|&&weight| weight > 0.0).count() as f32 / first.learns.len() as f32;
         assert!(learning > 0.7, "only {learning} of the windows have a cell");
         let p = first.targets.slice(nds![.., 0..2, .., ..]);
         assert!(p.iter().all(|v| v.abs() * 20.0 <= 120.0));
@@ -446,7 +492,7 @@ mod tests {
         assert!(batch.images.len() >= 12 && batch.images.len() <= 20, "{}", batch.images.len());
         assert!(batch.images.iter().all(|image| image.dim() == (80, 80)));
         assert_eq!(batch.targets.dim(), (batch.images.len(), 6, 1, 1));
-        assert!(batch.learns.iter().all(|&learns| learns == 1.0));
+        assert!(batch.learns.iter().all(|&learns| learns > 0.2));
 
         let sample = centred.sample(Split::Training { step: 0, index: 0 }).unwrap();
         let whole = normalised(&sample, centred.settings.normalisation);

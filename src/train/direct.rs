@@ -3,6 +3,7 @@
 use super::convolutions::{Convolution, Gradient, Layer, Map, backward, forward};
 use super::{TrainError, runner};
 use crate::networks::{self, Dcnn};
+use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -11,14 +12,18 @@ use rayon::prelude::*;
 
 /// The loss and its derivatives.
 ///
-/// `loss` makes a scalar from the map under the fully connected layers, `[batch, channel, row, col]`.
-pub(super) fn gradients(
+/// `loss` makes a scalar from the map behind [`Dcnn::context_layers`], `[batch, channel, row, col]`.
+///
+/// # Arguments
+/// - `module`: whose parameters `loss` depends on; `network` is part of it
+pub(super) fn gradients<M: Module>(
+    module: &M,
     network: &Dcnn,
     images: &[Array2<f32>],
     device: &Device,
     loss: impl Fn(Tensor<4>) -> Tensor<1>,
 ) -> Result<(f32, GradientsParams), TrainError> {
-    let own = network.layers();
+    let own = network.context_layers();
     let layers = own.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
     let maps: Vec<Vec<Map>> =
         images.par_iter().map(|image| forward(&layers, Map::from_image(image))).collect();
@@ -34,7 +39,7 @@ pub(super) fn gradients(
         Some(gradient) => read(gradient)?,
         None => return Err(TrainError::Execution("the loss does not depend on the features".to_owned())),
     };
-    let mut result = GradientsParams::from_grads(differentiated, network);
+    let mut result = GradientsParams::from_grads(differentiated, module);
 
     let sizes = [channels, rows, cols];
     let sum = maps
@@ -103,7 +108,6 @@ fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
 mod tests {
     use super::*;
     use crate::networks::{Architecture, DcnnConfig, HeadKind, LoadedModel, Padding, write_untrained};
-    use burn::module::Module as _;
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha8Rng;
     use rand_distr::{Distribution as _, StandardNormal};
@@ -133,7 +137,8 @@ mod tests {
             let (expected, reference) = runner::differentiated(reference, &network).unwrap();
             device.seed(1);
             let (found, own) =
-                gradients(&network, &images, &device, |map| loss(network.fully_connected(map, 8))).unwrap();
+                gradients(&network, &network, &images, &device, |map| loss(network.behind_context(map, 8)))
+                    .unwrap();
 
             assert!((expected - found).abs() < 1e-4 * expected.abs(), "{expected} {found}");
             assert_eq!(reference.len(), own.len());

@@ -3,11 +3,11 @@
 //! A [`Task`] says how a batch is made, what its loss is and how a network is judged; [`run`](runner::run) is the one
 //! loop that all of them share: Adam, cosine schedule, checkpoints that resume exactly, a CSV log.
 
+mod columns;
 mod convolutions;
 mod dcnn;
 mod direct;
 mod export;
-
 mod fcnn;
 mod judged;
 mod runner;
@@ -15,7 +15,6 @@ mod samples;
 mod settings;
 
 pub use dcnn::train_dcnn;
-
 pub use fcnn::train_fcnn;
 pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
 

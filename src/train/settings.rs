@@ -71,6 +71,8 @@ pub struct DcnnTrainSettings {
     pub head: HeadKind,
     /// Side of a window, px.
     pub window_px: usize,
+    /// How much it counts to know where the columns are, beside the outputs: see `train::columns`. 0 asks for nothing.
+    pub columns_weight: f64,
     /// Distance of the windows that learn from one frame, px.
     pub stride_px: usize,
     pub stack: Stack,
@@ -92,6 +94,7 @@ impl Default for DcnnTrainSettings {
             normalisation: Normalisation::Local { sigma_px: 40.0 },
             head: HeadKind::Linear,
             window_px: 80,
+            columns_weight: 1.0,
             stride_px: 8,
             stack: Stack::default(),
             cell_upper_bound_pm: 285.0,
@@ -192,6 +195,10 @@ impl DcnnTrainSettings {
         if !(0.0 <= nearest && nearest < farthest && farthest <= 1e4) {
             let expected = "from 0 to below cell_upper_bound_pm, which is at most 10000";
             return Err(InvalidSetting::new("cell_minimum_pm", nearest, expected).into());
+        }
+        let weight = settings.columns_weight;
+        if !(0.0..=100.0).contains(&weight) {
+            return Err(InvalidSetting::new("columns_weight", weight, "0 to 100").into());
         }
         let [low, high] = settings.gamma;
         if !(0.1 <= low && low <= high && high <= 10.0) {
