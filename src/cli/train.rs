@@ -22,7 +22,7 @@ pub(super) struct TrainArgs {
     /// checkpoint found there is resumed.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Folder of a DCNN to start from; of one with another head, the trunk is taken.
+    /// Folder of a DCNN to start from, of the head and window that the config has.
     #[arg(long, value_name = "DIR")]
     from_model: Option<PathBuf>,
     /// auto, cpu, vulkan[:INDEX] or wgpu[:INDEX].

@@ -23,6 +23,8 @@ pub(crate) const POOLING: usize = 2;
 const CONTEXT: usize = 3;
 /// Neurons of the deep head's hidden layer.
 const HIDDEN: usize = 256;
+/// Added to the variance where convolutions are normalised.
+pub(crate) const NORMALISATION_EPSILON: f64 = 1e-5;
 /// Channels of the feature map under the head.
 pub(crate) const FEATURE_CHANNELS: usize = 128;
 
@@ -44,7 +46,8 @@ pub enum HeadKind {
     #[default]
     Linear,
     /// 2 × 2 max-pool, three convolutions of 128 filters without padding, 2 × 2 max-pool, a hidden layer of 256, the
-    /// outputs; neither normalisation nor dropout, since simulated frames do not run out.
+    /// outputs; no dropout, since simulated frames do not run out. Normalisation of the convolutions is a matter of training
+    /// and is folded into the weights behind it.
     Deep,
 }
 
@@ -201,14 +204,17 @@ impl Dcnn {
         layers
     }
 
-    /// The map behind [`Self::context_layers`].
+    /// The map behind [`Self::context_layers`], whose convolutions are normalised over the batch where that is asked for.
     ///
     /// # Shapes
     /// - `images`: of [`Self::features`]
     /// - result: `[batch, 128, row, col]`; for a deep head, 4 px from one to the next
-    pub(crate) fn context(&self, images: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn context(&self, images: Tensor<4>, normalise: bool) -> Tensor<4> {
         self.context_layers().into_iter().fold(images, |x, layer| match layer {
-            Layer::Convolution(convolution) => leaky_relu(convolution.forward(x), LEAKY_SLOPE),
+            Layer::Convolution(convolution) => {
+                let x = convolution.forward(x);
+                leaky_relu(if normalise { normalised(x, convolution) } else { x }, LEAKY_SLOPE)
+            }
             Layer::Pool => self.pool.forward(x),
         })
     }
@@ -219,20 +225,16 @@ impl Dcnn {
         self.fully_connected(map, stride_px)
     }
 
-    /// The same network with the trunk of `other`, whose layers' outputs are divided by `rms` on the way, so that a new head
-    /// finds features of unit size. LeakyReLU and pooling let a factor pass.
-    ///
-    /// `rms` has a number for every convolution of the trunk.
-    pub(crate) fn with_trunk_of(mut self, other: &Self, rms: &[f64]) -> Self {
-        let own = [&mut self.block1, &mut self.block2, &mut self.block3].into_iter().flatten();
-        let others = [&other.block1, &other.block2, &other.block3].into_iter().flatten();
-        let mut before = 1.0;
-        for ((own, other), &after) in own.zip(others).zip(rms) {
-            own.weight = own.weight.clone().map(|_| other.weight.val() * (before / after));
-            if let (Some(own), Some(other)) = (&mut own.bias, &other.bias) {
-                *own = own.clone().map(|_| other.val() / after);
-            }
-            before = after;
+    /// The network that does with plain convolutions what this one does with normalised ones: the weights of every layer of
+    /// [`Self::context_layers`] times a factor, and a bias in place of its own, `[output]` each.
+    pub(crate) fn folded(mut self, layers: &[[Vec<f32>; 2]]) -> Self {
+        let context = self.deep.iter_mut().flat_map(|deep| &mut deep.context);
+        let trunk = [&mut self.block1, &mut self.block2, &mut self.block3].into_iter().flatten();
+        for (layer, [factors, bias]) in trunk.chain(context).zip(layers) {
+            let tensor = |values: &[f32]| Tensor::<1>::from_floats(values, &layer.weight.device());
+            let (factors, bias) = (tensor(factors).reshape([-1, 1, 1, 1]), tensor(bias));
+            layer.weight = layer.weight.clone().map(|weight| weight * factors);
+            layer.bias = layer.bias.take().map(|own| own.map(|_| bias));
         }
         self
     }
@@ -299,6 +301,18 @@ impl Dcnn {
         let out = self.head_dense(features.clone(), 4 * POOLING);
         let [batch, outputs, ..] = out.dims();
         (out.reshape([batch, outputs]), features)
+    }
+}
+
+/// A layer's output with mean 0 and variance 1 over batch and places, then its bias.
+fn normalised(x: Tensor<4>, layer: &Conv2d) -> Tensor<4> {
+    let mean = |x: Tensor<4>| x.mean_dim(0).mean_dim(2).mean_dim(3);
+    let centred = x.clone() - mean(x);
+    let variance = mean(centred.clone() * centred.clone());
+    let scaled = centred / (variance + NORMALISATION_EPSILON).sqrt();
+    match &layer.bias {
+        Some(bias) => scaled + bias.val().reshape([1, -1, 1, 1]),
+        None => scaled,
     }
 }
 

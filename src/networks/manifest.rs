@@ -134,8 +134,6 @@ pub struct StartingPoint {
     pub name: String,
     /// Of its weights, lower-case hexadecimal.
     pub sha256: String,
-    /// Whether only the trunk was taken, since the heads differ.
-    pub trunk_only: bool,
 }
 
 impl InputSpec {

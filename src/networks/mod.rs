@@ -16,7 +16,7 @@ mod manifest;
 mod untrained;
 
 pub use dcnn::{Dcnn, DcnnConfig, HeadKind, Padding};
-pub(crate) use dcnn::{FEATURE_CHANNELS, Layer, POOLING, site_features};
+pub(crate) use dcnn::{FEATURE_CHANNELS, Layer, NORMALISATION_EPSILON, POOLING, site_features};
 pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
 pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
 pub use fcnn::{Fcnn, FcnnConfig};

@@ -99,7 +99,7 @@ mod tests {
             let device = Device::flex();
             let network = config(head).init(&device);
             for shape in [[80, 96], [88, 176]] {
-                let map = network.context(Tensor::ones([1, 1, shape[0], shape[1]], &device));
+                let map = network.context(Tensor::ones([1, 1, shape[0], shape[1]], &device), false);
                 let [targets, asked] = ways(&columns, &config(head), shape, 15.0);
                 assert_eq!(
                     [WAYS, map.dims()[2], map.dims()[3]],
@@ -138,7 +138,7 @@ mod tests {
                 if let Some([row, col]) = at {
                     image[row * 144 + col] = 5.0;
                 }
-                network.context(Tensor::from_data(TensorData::new(image, [1, 1, 144, 144]), &device))
+                network.context(Tensor::from_data(TensorData::new(image, [1, 1, 144, 144]), &device), false)
             };
             let [first, step] = config(head).context_grid();
             let (row, col) = (70usize, 65usize);

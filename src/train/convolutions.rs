@@ -6,9 +6,13 @@
 //! kernel is one matrix product over all pixels, which copies nothing. What is computed at the right end of rows, where a
 //! window wraps around, is never looked at, and its gradient is zero.
 //!
+//! Where asked for, what a convolution gives is normalised over the batch before its bias is added and LeakyReLU bends it
+//! (Ioffe & Szegedy, ICML 2015, without the factor, which the next layer can hold). Layers are therefore worked off one
+//! after the other for all images.
+//!
 //! Checked against burn's gradients in the tests.
 
-use crate::networks::LEAKY_SLOPE;
+use crate::networks::{LEAKY_SLOPE, NORMALISATION_EPSILON};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, ShapeBuilder as _};
 use rayon::prelude::*;
@@ -17,6 +21,7 @@ use rayon::prelude::*;
 const KERNEL: usize = 3;
 /// Pixels of one matrix product: input and output of it stay in the cache.
 const TILE: usize = 1024;
+const SLOPE: f32 = LEAKY_SLOPE as f32;
 
 /// One layer in the order of evaluation.
 #[derive(Debug, Clone)]
@@ -82,22 +87,27 @@ impl Map {
     pub fn planes(&self) -> Vec<f32> {
         let mut planes = Vec::with_capacity(self.channels * self.rows * self.cols);
         for channel in 0..self.channels {
-            for row in 0..self.rows {
-                let first = row * self.row_length;
-                let pixels = first..first + self.cols;
-                planes.extend(pixels.map(|pixel| self.values[pixel * self.channels + channel]));
-            }
+            planes.extend(self.lines().flat_map(|line| line.iter().skip(channel).step_by(self.channels)));
         }
         planes
+    }
+
+    /// Rows without what lies between them.
+    fn lines(&self) -> impl Iterator<Item = &[f32]> {
+        let length = self.cols * self.channels;
+        self.values.chunks(self.row_length * self.channels).map(move |line| &line[..length])
+    }
+
+    fn lines_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let length = self.cols * self.channels;
+        self.values.chunks_mut(self.row_length * self.channels).map(move |line| &mut line[..length])
     }
 
     /// The same values with rows of another length, zeros between them.
     fn with_row_length(&self, row_length: usize) -> Self {
         let mut map = Self::zeros([self.rows, self.cols], self.channels, row_length);
-        let old = self.values.chunks(self.row_length * self.channels);
-        for (from, to) in old.zip(map.values.chunks_mut(row_length * self.channels)) {
-            let length = self.cols * self.channels;
-            to[..length].copy_from_slice(&from[..length]);
+        for (from, to) in self.lines().zip(map.lines_mut()) {
+            to.copy_from_slice(from);
         }
         map
     }
@@ -120,34 +130,112 @@ impl Convolution {
         Self { inputs, outputs, weight: own, bias: bias.to_vec() }
     }
 
-    fn forward(&self, input: &Map) -> Map {
+    /// Without bias and bend.
+    fn correlation(&self, input: &Map) -> Map {
         let shape = [input.rows - (KERNEL - 1), input.cols - (KERNEL - 1)];
         let mut output = Map::zeros(shape, self.outputs, input.row_length);
-        correlate(&input.values, &self.weight, input.row_length, &mut output, |tile| {
-            tile.chunks_mut(self.outputs).for_each(|pixel| pixel.copy_from_slice(&self.bias));
-        });
-        output.values.par_iter_mut().for_each(|v| *v *= if *v > 0.0 { 1.0 } else { LEAKY_SLOPE as f32 });
+        correlate(&input.values, &self.weight, input.row_length, &mut output);
         output
     }
 
-    /// Derivatives of the parameters, and of the input where it is asked for.
-    ///
-    /// `gradient` is that of `output`, with the same length of rows.
-    fn backward(
-        &self,
-        input: &Map,
-        output: &Map,
-        mut gradient: Map,
-        with_input: bool,
-    ) -> (Gradient, Option<Map>) {
-        let slopes = gradient.values.par_iter_mut().zip(&output.values);
-        slopes.for_each(|(g, &y)| *g *= if y > 0.0 { 1.0 } else { LEAKY_SLOPE as f32 });
-        let parameters = self.parameter_gradient(input, &gradient);
-        let input = with_input.then(|| self.input_gradient(input, &gradient));
-        (parameters, input)
+    /// The outputs, and for each channel the inverse of the standard deviation where they are normalised.
+    fn forward(&self, inputs: &[Map], normalise: bool) -> (Vec<Map>, Vec<f32>) {
+        let mut outputs: Vec<Map> = inputs.par_iter().map(|input| self.correlation(input)).collect();
+        let (scales, shifts, inverses) = if normalise {
+            let [means, inverses] = moments(&outputs, self.outputs);
+            let shifts = self.bias.iter().zip(&means).zip(&inverses).map(|((b, m), s)| b - m * s).collect();
+            (inverses.clone(), shifts, inverses)
+        } else {
+            (vec![1.0; self.outputs], self.bias.clone(), Vec::new())
+        };
+        outputs.par_iter_mut().flat_map(|map| map.values.par_chunks_mut(TILE * self.outputs)).for_each(
+            |tile| {
+                for pixel in tile.chunks_mut(self.outputs) {
+                    for ((value, scale), shift) in pixel.iter_mut().zip(&scales).zip(&shifts) {
+                        let bent = *value * scale + shift;
+                        *value = if bent > 0.0 { bent } else { SLOPE * bent };
+                    }
+                }
+            },
+        );
+        (outputs, inverses)
     }
 
-    fn parameter_gradient(&self, input: &Map, gradient: &Map) -> Gradient {
+    /// Derivatives of the parameters, and of the inputs where they are asked for.
+    ///
+    /// `gradients` are those of `pass.outputs`, with the same length of rows.
+    fn backward(&self, pass: &Pass<'_>, mut gradients: Vec<Map>, with_inputs: bool) -> (Gradient, Vec<Map>) {
+        gradients.par_iter_mut().zip(pass.outputs).for_each(|(gradient, output)| {
+            let slopes = gradient.values.par_iter_mut().zip(&output.values);
+            slopes.for_each(|(g, &y)| *g *= if y > 0.0 { 1.0 } else { SLOPE });
+        });
+        let bias = self.through_normalisation(pass, &mut gradients);
+        let weight = gradients
+            .par_iter()
+            .zip(pass.inputs)
+            .map(|(gradient, input)| self.weight_gradient(input, gradient))
+            .reduce_with(|mut sum, weight| {
+                sum.iter_mut().zip(&weight).for_each(|(a, b)| *a += b);
+                sum
+            })
+            .unwrap_or_default();
+        let inputs = if with_inputs {
+            let pairs = pass.inputs.par_iter().zip(&gradients);
+            pairs.map(|(input, gradient)| self.input_gradient(input, gradient)).collect()
+        } else {
+            Vec::new()
+        };
+        (Gradient { weight, bias }, inputs)
+    }
+
+    /// Turns gradients of normalised values into those of the values; gives the gradient of the bias.
+    fn through_normalisation(&self, pass: &Pass<'_>, gradients: &mut [Map]) -> Vec<f32> {
+        let normalised = |output: f32, bias: f32| (if output > 0.0 { output } else { output / SLOPE }) - bias;
+        let normalises = !pass.inverses.is_empty();
+        // Sums over all pixels of the gradient, and of the gradient times the normalised value.
+        let sums = |gradient: &Map, output: &Map| {
+            let mut sums = vec![[0.0f64; 2]; self.outputs];
+            for (gradient, output) in gradient.lines().zip(output.lines()) {
+                let pixels = gradient.chunks(self.outputs).zip(output.chunks(self.outputs));
+                for (gradient, output) in pixels {
+                    for (((sum, &g), &y), &bias) in sums.iter_mut().zip(gradient).zip(output).zip(&self.bias)
+                    {
+                        sum[0] += f64::from(g);
+                        if normalises {
+                            sum[1] += f64::from(g * normalised(y, bias));
+                        }
+                    }
+                }
+            }
+            sums
+        };
+        let each: Vec<Vec<[f64; 2]>> =
+            gradients.par_iter().zip(pass.outputs).map(|(gradient, output)| sums(gradient, output)).collect();
+        let total = |channel: usize, k: usize| each.iter().map(|sums| sums[channel][k]).sum::<f64>();
+        let bias: Vec<f32> = (0..self.outputs).map(|channel| total(channel, 0) as f32).collect();
+        if normalises {
+            let pixels = pass.outputs.iter().map(|map| map.rows * map.cols).sum::<usize>().max(1) as f64;
+            let means: Vec<[f32; 2]> = (0..self.outputs)
+                .map(|channel| [0, 1].map(|k| (total(channel, k) / pixels) as f32))
+                .collect();
+            gradients.par_iter_mut().zip(pass.outputs).for_each(|(gradient, output)| {
+                for (gradient, output) in gradient.lines_mut().zip(output.lines()) {
+                    let pixels = gradient.chunks_mut(self.outputs).zip(output.chunks(self.outputs));
+                    for (gradient, output) in pixels {
+                        for (channel, (g, &y)) in gradient.iter_mut().zip(output).enumerate() {
+                            let [mean, along] = means[channel];
+                            let x = normalised(y, self.bias[channel]);
+                            *g = pass.inverses[channel] * (*g - mean - x * along);
+                        }
+                    }
+                }
+            });
+        }
+        bias
+    }
+
+    /// Laid out as burn's.
+    fn weight_gradient(&self, input: &Map, gradient: &Map) -> Vec<f32> {
         let (inputs, outputs) = (self.inputs, self.outputs);
         let pixels = gradient.values.len() / outputs;
         let right = matrix(&gradient.values, [pixels, outputs], outputs);
@@ -166,8 +254,7 @@ impl Convolution {
                 weight[((o * inputs + i) * KERNEL + row) * KERNEL + col] = value;
             }
         }
-        let bias = right.sum_axis(ndarray::Axis(0)).to_vec();
-        Gradient { weight, bias }
+        weight
     }
 
     /// Correlation of the gradient, padded with zeros, with the kernels turned by half a turn.
@@ -185,24 +272,17 @@ impl Convolution {
             }
         }
         let mut result = Map::zeros([input.rows, input.cols], inputs, input.row_length);
-        correlate(&padded, &turned, input.row_length, &mut result, |_| ());
+        correlate(&padded, &turned, input.row_length, &mut result);
         result
     }
 }
 
-/// Adds to every pixel of `output` what a 3 × 3 kernel makes of `input` there, on tiles that `prepare` has filled.
-fn correlate(
-    input: &[f32],
-    weight: &[f32],
-    row_length: usize,
-    output: &mut Map,
-    prepare: impl Fn(&mut [f32]) + Sync,
-) {
+/// Adds to every pixel of `output` what a 3 × 3 kernel makes of `input` there.
+fn correlate(input: &[f32], weight: &[f32], row_length: usize, output: &mut Map) {
     let outputs = output.channels;
     let inputs = weight.len() / (KERNEL * KERNEL * outputs);
     let across = KERNEL * inputs;
     output.values.par_chunks_mut(TILE * outputs).enumerate().for_each(|(index, tile)| {
-        prepare(tile);
         let pixels = tile.len() / outputs;
         let Ok(mut sum) = ArrayViewMut2::from_shape([pixels, outputs], tile) else { return };
         for (row, kernel) in weight.chunks(across * outputs).enumerate() {
@@ -254,47 +334,114 @@ fn pool_backward(input: &Map, gradient: &Map) -> Map {
     result
 }
 
-/// The input and the output of every layer, in order.
-pub(super) fn forward(layers: &[Layer], image: Map) -> Vec<Map> {
-    let mut maps = vec![image];
-    for layer in layers {
-        let Some(input) = maps.last() else { break };
-        maps.push(match layer {
-            Layer::Convolution(convolution) => convolution.forward(input),
-            Layer::Pool => pool(input),
-        });
-    }
-    maps
-}
-
-/// The derivatives of every convolution's parameters, in order.
-///
-/// `maps` come from [`forward`]; `gradient` is that of the last of them.
-pub(super) fn backward(layers: &[Layer], maps: &[Map], gradient: Map) -> Vec<Gradient> {
-    let mut gradients = Vec::new();
-    let mut gradient = Some(gradient);
-    for (index, layer) in layers.iter().enumerate().rev() {
-        let (Some(input), Some(output), Some(upper)) = (maps.get(index), maps.get(index + 1), gradient)
-        else {
-            break;
-        };
-        gradient = match layer {
-            Layer::Convolution(convolution) => {
-                let upper = upper.with_row_length(output.row_length);
-                let (own, below) = convolution.backward(input, output, upper, index > 0);
-                gradients.push(own);
-                below
+/// Mean of every channel over the pixels of all maps, and the inverse of its standard deviation.
+fn moments(maps: &[Map], channels: usize) -> [Vec<f32>; 2] {
+    let sums = |map: &Map| {
+        let mut sums = vec![[0.0f64; 2]; channels];
+        for line in map.lines() {
+            for pixel in line.chunks(channels) {
+                for (sum, &value) in sums.iter_mut().zip(pixel) {
+                    sum[0] += f64::from(value);
+                    sum[1] += f64::from(value * value);
+                }
             }
-            Layer::Pool => Some(pool_backward(input, &upper)),
-        };
-    }
-    gradients.reverse();
-    gradients
+        }
+        sums
+    };
+    let each: Vec<Vec<[f64; 2]>> = maps.par_iter().map(sums).collect();
+    let pixels = maps.iter().map(|map| map.rows * map.cols).sum::<usize>().max(1) as f64;
+    let total = |channel: usize, k: usize| each.iter().map(|sums| sums[channel][k]).sum::<f64>() / pixels;
+    let mean = |channel| total(channel, 0);
+    let variance = |channel| (total(channel, 1) - mean(channel).powi(2)).max(0.0);
+    [
+        (0..channels).map(|channel| mean(channel) as f32).collect(),
+        (0..channels)
+            .map(|channel| (variance(channel) + NORMALISATION_EPSILON).sqrt().recip() as f32)
+            .collect(),
+    ]
 }
 
-impl Gradient {
-    pub fn add(&mut self, other: &Self) {
-        self.weight.iter_mut().zip(&other.weight).for_each(|(a, b)| *a += b);
-        self.bias.iter_mut().zip(&other.bias).for_each(|(a, b)| *a += b);
+/// One layer's part of a forward pass.
+struct Pass<'a> {
+    inputs: &'a [Map],
+    outputs: &'a [Map],
+    /// Of the standard deviations, a channel each; empty without normalisation.
+    inverses: &'a [f32],
+}
+
+/// Everything that a forward pass computed.
+pub(super) struct Forward {
+    /// The images, then what every layer made of them.
+    maps: Vec<Vec<Map>>,
+    inverses: Vec<Vec<f32>>,
+}
+
+impl Forward {
+    pub fn new(layers: &[Layer], images: Vec<Map>, normalise: bool) -> Self {
+        let mut this = Self { maps: vec![images], inverses: Vec::new() };
+        for layer in layers {
+            let Some(inputs) = this.maps.last() else { break };
+            let (outputs, inverses) = match layer {
+                Layer::Convolution(convolution) => convolution.forward(inputs, normalise),
+                Layer::Pool => (inputs.par_iter().map(pool).collect(), Vec::new()),
+            };
+            this.maps.push(outputs);
+            this.inverses.push(inverses);
+        }
+        this
     }
+
+    /// What the last layer made of the images.
+    pub fn tops(&self) -> &[Map] {
+        self.maps.last().map_or(&[], Vec::as_slice)
+    }
+
+    /// The derivatives of every convolution's parameters, in order.
+    ///
+    /// `gradients` are those of [`Self::tops`].
+    pub fn backward(&self, layers: &[Layer], mut gradients: Vec<Map>) -> Vec<Gradient> {
+        let mut parameters = Vec::new();
+        let passes = self.maps.iter().zip(self.maps.iter().skip(1)).zip(&self.inverses);
+        for (index, (layer, ((inputs, outputs), inverses))) in layers.iter().zip(passes).enumerate().rev() {
+            gradients = match layer {
+                Layer::Convolution(convolution) => {
+                    let upper = gradients.iter().zip(outputs);
+                    let upper =
+                        upper.map(|(upper, output)| upper.with_row_length(output.row_length)).collect();
+                    let (own, below) =
+                        convolution.backward(&Pass { inputs, outputs, inverses }, upper, index > 0);
+                    parameters.push(own);
+                    below
+                }
+                Layer::Pool => inputs
+                    .par_iter()
+                    .zip(&gradients)
+                    .map(|(input, upper)| pool_backward(input, upper))
+                    .collect(),
+            };
+        }
+        parameters.reverse();
+        parameters
+    }
+}
+
+/// For every convolution, what makes its normalised output with a plain one: the weights' factor and the bias, a channel each.
+///
+/// No more than two layers' maps are kept at a time, so `images` can be many.
+pub(super) fn folded(layers: &[Layer], images: Vec<Map>) -> Vec<[Vec<f32>; 2]> {
+    let mut maps = images;
+    let mut folded = Vec::new();
+    for layer in layers {
+        maps = match layer {
+            Layer::Pool => maps.par_iter().map(pool).collect(),
+            Layer::Convolution(convolution) => {
+                let raw: Vec<Map> = maps.par_iter().map(|map| convolution.correlation(map)).collect();
+                let [means, inverses] = moments(&raw, convolution.outputs);
+                let own = convolution.bias.iter().zip(&means).zip(&inverses);
+                folded.push([inverses.clone(), own.map(|((b, m), s)| b - m * s).collect()]);
+                convolution.forward(&maps, true).0
+            }
+        };
+    }
+    folded
 }

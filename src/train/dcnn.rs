@@ -32,6 +32,8 @@ const LOG_SIGMA: [f64; 2] = [-4.0, 1.0];
 /// A frame with so many counts at an A column's peak weighs half as much as one without noise, pixel for pixel: else what a
 /// noisy frame cannot teach would drown what a clean one can.
 const HALF_WEIGHT_COUNTS: f64 = 30.0;
+/// Frames over which a finished network's convolutions are normalised.
+const FOLDING_FRAMES: usize = 64;
 /// Frames from which the feature statistics are taken, per held-out frame.
 const STATISTICS_FRAMES_FACTOR: usize = 4;
 
@@ -40,6 +42,8 @@ const STATISTICS_FRAMES_FACTOR: usize = 4;
 pub struct DcnnTask {
     settings: DcnnTrainSettings,
     outputs: Vec<OutputSpec>,
+    /// Whether convolutions are normalised over the batch; not those of a finished model.
+    normalise: bool,
 }
 
 /// What one frame gives to learn from.
@@ -95,7 +99,7 @@ fn quantities(cell: &TruthCell) -> [f64; 6] {
 impl DcnnTask {
     pub fn new(settings: DcnnTrainSettings) -> Self {
         let outputs = output_specs(&settings);
-        Self { settings, outputs }
+        Self { normalise: settings.batch_normalisation, settings, outputs }
     }
 
     fn config(&self) -> DcnnConfig {
@@ -288,7 +292,7 @@ impl Task for DcnnTask {
     }
 
     fn loss(&self, learner: &Learner, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
-        let map = learner.dcnn.context(upload(&batch.images, device));
+        let map = learner.dcnn.context(upload(&batch.images, device), self.normalise);
         self.loss_of(learner, map, batch, device)
     }
 
@@ -301,7 +305,8 @@ impl Task for DcnnTask {
         // On the CPU the convolutions have a faster way, from which the loss does not differ.
         if device.clone().inner() == Device::flex() {
             let loss = |map: Tensor<4>| self.loss_of(learner, map, batch, device);
-            return direct::gradients(learner, &learner.dcnn, &batch.images, device, loss);
+            let images = direct::Batch { images: &batch.images, normalise: self.normalise };
+            return direct::gradients(learner, &learner.dcnn, &images, device, loss);
         }
         runner::differentiated(self.loss(learner, batch, device), learner)
     }
@@ -351,24 +356,35 @@ impl DcnnTask {
         Ok(judged)
     }
 
-    /// The network to train, and the model that it starts from. Where that has another head, its trunk is taken alone.
+    /// The network to train, and the model that it starts from.
     fn start(
         &mut self,
         from_model: Option<&Path>,
         device: &Device,
     ) -> Result<(Dcnn, Option<StartingPoint>), TrainError> {
-        let fresh = self.config().init(device);
-        let Some(folder) = from_model else { return Ok((fresh, None)) };
+        let Some(folder) = from_model else { return Ok((self.config().init(device), None)) };
         let LoadedModel { manifest, network, .. } = LoadedModel::dcnn(folder, device)?;
-        let trunk_only = manifest.architecture != Architecture::Dcnn(self.config());
-        let network = if trunk_only {
-            fresh.with_trunk_of(&network, &direct::output_rms(&network, &self.batch(0)?.images)?)
-        } else {
-            self.outputs = manifest.outputs;
-            network
-        };
-        let (name, sha256) = (manifest.name, manifest.weights.sha256);
-        Ok((network, Some(StartingPoint { name, sha256, trunk_only })))
+        let expected = Architecture::Dcnn(self.config());
+        if manifest.architecture != expected {
+            let found = manifest.architecture;
+            return Err(TrainError::OtherNetwork { path: folder.to_owned(), found, expected });
+        }
+        self.outputs = manifest.outputs;
+        self.normalise = false;
+        Ok((network, Some(StartingPoint { name: manifest.name, sha256: manifest.weights.sha256 })))
+    }
+
+    /// The trained network as it is used: normalisation of the batch gives way to that of many frames.
+    fn finished(&self, network: Dcnn) -> Result<Dcnn, TrainError> {
+        if !self.normalise {
+            return Ok(network);
+        }
+        let mut images = Vec::new();
+        for index in 0..FOLDING_FRAMES {
+            images.extend(self.windows(&self.sample(Split::Folding { index })?, 0.0).images);
+        }
+        let folded = direct::folded(&network, &images)?;
+        Ok(network.folded(&folded))
     }
 
     /// Mean, whitening and calibration of the site features on frames that the network was not trained on.
@@ -424,7 +440,8 @@ pub fn train_dcnn(
     let (network, started_from) = task.start(from_model, &device)?;
     let schedule = task.settings.schedule.clone();
     let learner = Learner::new(network, FEATURE_CHANNELS, &device);
-    let (learner, _) = runner::run(&task, learner, &schedule, &device, &work)?;
+    let mut learner = runner::run(&task, learner, &schedule, &device, &work)?;
+    learner.dcnn = task.finished(learner.dcnn)?;
     let network = &learner.dcnn;
 
     // Sigma is calibrated on frames of its own, then judged like the rest on held-out ones.

@@ -1,6 +1,6 @@
 //! A training step of the DCNN on the CPU: its convolutions by [`super::convolutions`], the rest by burn.
 
-use super::convolutions::{Convolution, Gradient, Layer, Map, backward, forward};
+use super::convolutions::{self, Convolution, Forward, Gradient, Layer, Map};
 use super::{TrainError, runner};
 use crate::networks::{self, Dcnn};
 use burn::module::Module;
@@ -12,25 +12,22 @@ use rayon::prelude::*;
 
 /// The loss and its derivatives.
 ///
-/// `loss` makes a scalar from the map behind [`Dcnn::context_layers`], `[batch, channel, row, col]`.
-///
-/// # Arguments
-/// - `module`: whose parameters `loss` depends on; `network` is part of it
+/// `loss` makes a scalar from the map behind [`Dcnn::context_layers`], `[batch, channel, row, col]`; it depends on the
+/// parameters of `module`, of which `network` is part.
 pub(super) fn gradients<M: Module>(
     module: &M,
     network: &Dcnn,
-    images: &[Array2<f32>],
+    batch: &Batch<'_>,
     device: &Device,
     loss: impl Fn(Tensor<4>) -> Tensor<1>,
 ) -> Result<(f32, GradientsParams), TrainError> {
     let own = network.context_layers();
     let layers = own.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
-    let maps: Vec<Vec<Map>> =
-        images.par_iter().map(|image| forward(&layers, Map::from_image(image))).collect();
+    let pass = Forward::new(&layers, batch.maps(), batch.normalise);
 
-    let tops: Vec<&Map> = maps.iter().filter_map(|maps| maps.last()).collect();
+    let tops = pass.tops();
     let [channels, rows, cols] = tops.first().map_or([0; 3], |map| [map.channels, map.rows, map.cols]);
-    let values: Vec<f32> = tops.par_iter().flat_map_iter(|map| map.planes()).collect();
+    let values: Vec<f32> = tops.par_iter().flat_map_iter(Map::planes).collect();
     let top = Tensor::<4>::from_data(TensorData::new(values, [tops.len(), channels, rows, cols]), device)
         .require_grad();
     let loss = loss(top.clone());
@@ -42,40 +39,36 @@ pub(super) fn gradients<M: Module>(
     let mut result = GradientsParams::from_grads(differentiated, module);
 
     let sizes = [channels, rows, cols];
-    let sum = maps
-        .par_iter()
-        .zip(upper.par_chunks(sizes.iter().product::<usize>().max(1)))
-        .map(|(maps, upper)| backward(&layers, maps, Map::from_planes(upper, sizes)))
-        .collect::<Vec<_>>()
-        .into_iter()
-        .reduce(|mut sum, gradients| {
-            sum.iter_mut().zip(&gradients).for_each(|(sum, gradient)| sum.add(gradient));
-            sum
-        })
-        .unwrap_or_default();
+    let upper = upper.par_chunks(sizes.iter().product::<usize>().max(1));
+    let upper = upper.map(|upper| Map::from_planes(upper, sizes)).collect();
     let convolutions = own.iter().filter_map(|layer| match layer {
         networks::Layer::Convolution(convolution) => Some(*convolution),
         networks::Layer::Pool => None,
     });
     let inner = device.clone().inner();
-    for (convolution, gradient) in convolutions.zip(sum) {
+    for (convolution, gradient) in convolutions.zip(pass.backward(&layers, upper)) {
         register(&mut result, convolution, gradient, &inner);
     }
     Ok((runner::scalar(loss)?, result))
 }
 
-/// Root mean square of every convolution's output on `images`.
-pub(super) fn output_rms(network: &Dcnn, images: &[Array2<f32>]) -> Result<Vec<f64>, TrainError> {
-    let layers = network.layers().iter().map(layer).collect::<Result<Vec<_>, _>>()?;
-    let maps: Vec<Vec<Map>> =
-        images.par_iter().map(|image| forward(&layers, Map::from_image(image))).collect();
-    let convolutions = layers.iter().enumerate().filter(|(_, layer)| matches!(layer, Layer::Convolution(_)));
-    Ok(convolutions
-        .map(|(index, _)| {
-            let values = maps.iter().filter_map(|maps| maps.get(index + 1)).flat_map(Map::planes);
-            super::judged::rms(values.map(f64::from))
-        })
-        .collect())
+/// Images to run a network's convolutions on, and whether these are normalised over the batch.
+pub(super) struct Batch<'a> {
+    pub images: &'a [Array2<f32>],
+    pub normalise: bool,
+}
+
+impl Batch<'_> {
+    fn maps(&self) -> Vec<Map> {
+        self.images.iter().map(Map::from_image).collect()
+    }
+}
+
+/// The factor of the weights and the bias of every convolution, `[output]` each, with which `network` does without
+/// normalisation what it does with it on `images`.
+pub(super) fn folded(network: &Dcnn, images: &[Array2<f32>]) -> Result<Vec<[Vec<f32>; 2]>, TrainError> {
+    let layers = network.context_layers().iter().map(layer).collect::<Result<Vec<_>, _>>()?;
+    Ok(convolutions::folded(&layers, Batch { images, normalise: true }.maps()))
 }
 
 fn layer(layer: &networks::Layer<'_>) -> Result<Layer, TrainError> {
@@ -117,49 +110,73 @@ mod tests {
         Array2::from_shape_simple_fn(shape, || StandardNormal.sample(&mut rng))
     }
 
+    fn random_network(head: HeadKind, window_px: usize) -> Dcnn {
+        let config = DcnnConfig { padding: Padding::Valid, head, window_px, outputs: 7 };
+        let folder = tempfile::tempdir().unwrap();
+        write_untrained(folder.path(), Architecture::Dcnn(config), 3).unwrap();
+        LoadedModel::dcnn(folder.path(), &Device::flex()).unwrap().network
+    }
+
+    /// Norms, since rounding decides which of two equal pixels pooling takes: single derivatives may differ.
+    fn assert_close(expected: &[f32], found: &[f32], bound: f32, what: &str) {
+        assert_eq!(expected.len(), found.len());
+        let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
+        let distance = norm(&mut expected.iter().zip(found).map(|(a, b)| a - b));
+        let size = norm(&mut expected.iter().copied());
+        assert!(size > 0.0 && distance < bound * size, "{what}: {distance} of {size}");
+    }
+
     #[test]
     fn burn_finds_the_same_gradients() {
         let device = Device::flex().autodiff();
-        for (head, window_px, shape) in
-            [(HeadKind::Deep, 54, [70, 63]), (HeadKind::Deep, 80, [89, 96]), (HeadKind::Linear, 30, [35, 41])]
-        {
-            let config = DcnnConfig { padding: Padding::Valid, head, window_px, outputs: 7 };
-            let folder = tempfile::tempdir().unwrap();
-            write_untrained(folder.path(), Architecture::Dcnn(config), 3).unwrap();
-            let network = LoadedModel::dcnn(folder.path(), &Device::flex()).unwrap().network.train();
+        for (head, window_px, shape, normalise) in [
+            (HeadKind::Deep, 54, [70, 63], false),
+            (HeadKind::Deep, 54, [70, 63], true),
+            (HeadKind::Deep, 80, [89, 96], false),
+            (HeadKind::Linear, 30, [35, 41], true),
+        ] {
+            let network = random_network(head, window_px).train();
             let images = [noise(shape, 1), noise(shape, 2)];
-            let loss = |outputs: Tensor<4>| (outputs.clone() * outputs).mean();
+            let loss = |map: Tensor<4>| {
+                let outputs = network.behind_context(map.clone(), 8);
+                (outputs.clone() * outputs).mean() + map.mean()
+            };
 
             device.seed(1);
-            let reference = loss(
-                network.head_dense(network.features(super::super::samples::upload(&images, &device)), 8),
-            );
-            let (expected, reference) = runner::differentiated(reference, &network).unwrap();
+            let map = network.context(super::super::samples::upload(&images, &device), normalise);
+            let (expected, reference) = runner::differentiated(loss(map), &network).unwrap();
             device.seed(1);
-            let (found, own) =
-                gradients(&network, &network, &images, &device, |map| loss(network.behind_context(map, 8)))
-                    .unwrap();
+            let batch = Batch { images: &images, normalise };
+            let (found, own) = gradients(&network, &network, &batch, &device, loss).unwrap();
 
             assert!((expected - found).abs() < 1e-4 * expected.abs(), "{expected} {found}");
             assert_eq!(reference.len(), own.len());
-            for layer in network.layers() {
+            for (index, layer) in network.context_layers().into_iter().enumerate() {
                 let networks::Layer::Convolution(convolution) = layer else { continue };
                 let weight = convolution.weight.id;
                 let bias = convolution.bias.as_ref().unwrap().id;
-                // Norms, since rounding decides which of two equal pixels pooling takes: single derivatives may differ.
-                let close = |expected: Vec<f32>, found: Vec<f32>| {
-                    assert_eq!(expected.len(), found.len());
-                    let norm =
-                        |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>().sqrt();
-                    let distance = norm(&mut expected.iter().zip(&found).map(|(a, b)| a - b));
-                    let size = norm(&mut expected.iter().copied());
-                    assert!(size > 0.0 && distance < 0.01 * size, "{distance} of {size}, {head:?}");
-                };
+                let what = format!("layer {index}, {head:?}, normalised: {normalise}");
                 let pick = |of: &GradientsParams| read(of.get::<4>(weight).unwrap()).unwrap();
-                close(pick(&reference), pick(&own));
+                assert_close(&pick(&reference), &pick(&own), 0.01, &what);
                 let pick = |of: &GradientsParams| read(of.get::<1>(bias).unwrap()).unwrap();
-                close(pick(&reference), pick(&own));
+                assert_close(&pick(&reference), &pick(&own), 0.01, &what);
             }
+        }
+    }
+
+    #[test]
+    fn a_folded_network_does_without_normalisation_what_it_did_with_it() {
+        let device = Device::flex();
+        for head in [HeadKind::Deep, HeadKind::Linear] {
+            let network = random_network(head, 80);
+            let images = [noise([89, 96], 1), noise([89, 96], 2)];
+            let upload = || super::super::samples::upload(&images, &device);
+            let expected = read(network.context(upload(), true)).unwrap();
+            let plain = read(network.context(upload(), false)).unwrap();
+            let folds = folded(&network, &images).unwrap();
+            let found = read(network.folded(&folds).context(upload(), false)).unwrap();
+            assert_close(&expected, &found, 1e-4, "folded");
+            assert!(expected.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 0.1));
         }
     }
 }

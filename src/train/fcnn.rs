@@ -190,7 +190,8 @@ pub fn train_fcnn(
     let task = FcnnTask::new(settings);
     let network = task.config().init(&device);
     let schedule = task.settings.schedule.clone();
-    let (network, metrics) = runner::run(&task, network, &schedule, &device, &work)?;
+    let network = runner::run(&task, network, &schedule, &device, &work)?;
+    let metrics = task.evaluate(&network, &device)?;
     export::write(
         &output.join(&task.settings.name),
         &network,
@@ -294,9 +295,9 @@ mod tests {
             runner::run(&task, start.clone(), &schedule, &device, folder)
         };
         let weights = |network: &Fcnn| crate::networks::weights_bytes(Path::new("test"), network).unwrap();
-        let (straight, _) = run(u64::MAX, folders[0].path()).unwrap();
+        let straight = run(u64::MAX, folders[0].path()).unwrap();
         assert!(run(3, folders[1].path()).is_err());
-        let (resumed, _) = run(u64::MAX, folders[1].path()).unwrap();
+        let resumed = run(u64::MAX, folders[1].path()).unwrap();
         assert_eq!(weights(&straight), weights(&resumed));
     }
 }

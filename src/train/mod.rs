@@ -18,7 +18,7 @@ pub use dcnn::train_dcnn;
 pub use fcnn::train_fcnn;
 pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
 
-use crate::networks::{FeatureError, ModelError};
+use crate::networks::{Architecture, FeatureError, ModelError};
 use std::path::PathBuf;
 
 /// Why a training run stopped.
@@ -38,6 +38,8 @@ pub enum TrainError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Features(#[from] FeatureError),
+    #[error("{path} holds {found:?}; expected {expected:?}, which the config asks for")]
+    OtherNetwork { path: PathBuf, found: Architecture, expected: Architecture },
     #[error("the loss at step {step} is {loss}: lower schedule.learning_rate")]
     Diverged { step: u64, loss: f32 },
     #[error(transparent)]

@@ -43,7 +43,7 @@ pub(super) trait Task: Sync {
     fn evaluate(&self, network: &Self::Network, device: &Device) -> Result<Metrics, TrainError>;
 }
 
-/// Trains `network` and returns it with its errors on held-out data. `folder` receives `log.csv` and the checkpoint; a
+/// Trains `network` and returns it. `folder` receives `log.csv` and the checkpoint; a
 /// checkpoint found there is resumed.
 pub(super) fn run<T: Task>(
     task: &T,
@@ -51,7 +51,7 @@ pub(super) fn run<T: Task>(
     schedule: &Schedule,
     device: &Device,
     folder: &Path,
-) -> Result<(T::Network, Metrics), TrainError> {
+) -> Result<T::Network, TrainError> {
     fs::create_dir_all(folder).map_err(|source| TrainError::File { path: folder.to_owned(), source })?;
     let training = device.clone().autodiff();
     let checkpoint = Checkpoint::new(folder);
@@ -96,9 +96,7 @@ pub(super) fn run<T: Task>(
         Ok(network)
     })?;
     bar.finish();
-    let network = network.valid();
-    let metrics = task.evaluate(&network, device)?;
-    Ok((network, metrics))
+    Ok(network.valid())
 }
 
 /// The loss and its derivatives by burn.

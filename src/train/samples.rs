@@ -17,6 +17,8 @@ pub(super) enum Split {
     HeldOut { index: usize },
     /// Frames on which the out-of-distribution test and sigma are calibrated; neither trained nor judged on.
     Calibration { index: usize },
+    /// Frames over which a finished network's convolutions are normalised.
+    Folding { index: usize },
 }
 
 impl Split {
@@ -26,6 +28,7 @@ impl Split {
             Self::Training { step, index } => (0, step * 4096 + index as u64),
             Self::HeldOut { index } => (1, index as u64),
             Self::Calibration { index } => (2, index as u64),
+            Self::Folding { index } => (3, index as u64),
         }
     }
 }

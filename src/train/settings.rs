@@ -71,6 +71,8 @@ pub struct DcnnTrainSettings {
     pub head: HeadKind,
     /// Side of a window, px.
     pub window_px: usize,
+    /// Normalise the convolutions over the batch in training. A model to start from has that in its weights, and goes on without.
+    pub batch_normalisation: bool,
     /// How much it counts to know where the columns are, beside the outputs: see `train::columns`. 0 asks for nothing.
     pub columns_weight: f64,
     /// Distance of the windows that learn from one frame, px.
@@ -94,6 +96,7 @@ impl Default for DcnnTrainSettings {
             normalisation: Normalisation::Local { sigma_px: 40.0 },
             head: HeadKind::Linear,
             window_px: 80,
+            batch_normalisation: true,
             columns_weight: 1.0,
             stride_px: 8,
             stack: Stack::default(),
