@@ -21,6 +21,7 @@ pub mod publish;
 pub mod pipeline;
 pub mod session;
 
+pub mod evaluate;
 pub mod simulate;
 pub mod train;
 

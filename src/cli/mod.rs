@@ -4,6 +4,7 @@ mod analyze;
 mod compare;
 mod demo;
 mod devices;
+mod evaluate;
 mod export;
 mod inspect;
 mod replay;
@@ -72,6 +73,11 @@ enum Command {
         after_help = "Example:\n  ferrostem train dcnn --config configs/train/dcnn.toml --output configs/models"
     )]
     Train(train::TrainArgs),
+    /// Measure how good the networks are, on simulated frames whose truth is known.
+    #[command(
+        after_help = "Examples:\n  ferrostem evaluate accuracy --out accuracy\n  ferrostem evaluate regression --quick --out figures"
+    )]
+    Evaluate(evaluate::EvaluateArgs),
     /// List the devices that --device can name.
     #[command(after_help = "Example:\n  ferrostem devices --json")]
     Devices(devices::DevicesArgs),
@@ -130,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::export(&args).map(done),
         Command::Compare(args) => compare::compare(&args),
         Command::Train(args) => train::train(&args).map(done),
+        Command::Evaluate(args) => evaluate::evaluate(&args).map(done),
         Command::Devices(args) => devices::devices(&args).map(done),
         Command::Demo(args) => demo::demo(&args).map(done),
     };

@@ -64,6 +64,13 @@ pub fn inferno(level: f32) -> Rgb {
     mix(ANCHORS[lower], ANCHORS[lower + 1], place - lower as f32)
 }
 
+/// Blue below, white in the middle, red above; `level` 0..1 (Okabe–Ito blue and vermilion).
+pub fn blue_white_red(level: f32) -> Rgb {
+    const ENDS: [Rgb; 2] = [[0, 90, 170], [200, 60, 10]];
+    let away = 2.0 * level.clamp(0.0, 1.0) - 1.0;
+    mix(PAPER, ENDS[usize::from(away > 0.0)], away.abs())
+}
+
 /// `share` of `b` in `a`, 0..1.
 pub fn mix(a: Rgb, b: Rgb, share: f32) -> Rgb {
     std::array::from_fn(|i| (f32::from(a[i]) * (1.0 - share) + f32::from(b[i]) * share).round() as u8)

@@ -6,6 +6,7 @@
 //!
 //! A picture is 900 to 2000 px wide whatever the size of the frame.
 
+pub(crate) mod chart;
 pub(crate) mod colour;
 mod draw;
 mod layers;
@@ -55,6 +56,8 @@ pub enum FigureError {
     PictureSize { width: u32, height: u32 },
     #[error("the built-in font cannot be read: {0}")]
     Font(String),
+    #[error("chart {name} cannot be drawn: {reason}")]
+    Chart { name: String, reason: String },
     #[error("{path}: the picture cannot be encoded: {reason}")]
     Encode { path: PathBuf, reason: String },
     #[error("{path}: {source}")]

@@ -1,0 +1,38 @@
+//! How good the networks are, as tables and figures: the papers' studies, on simulated frames whose truth is known.
+//!
+//! - [`accuracy`]: errors of P and the cell by dose, beside the Cramér–Rao bound and the classical measurement.
+//! - [`regression`]: predicted against true, joint distributions, maps (Nelson et al., figures 2 to 4).
+//! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
+//! - [`table`]: one table, written as CSV, JSON and Markdown.
+//!
+//! A study is a function of its settings and a seed; files are written by whoever asked for it.
+
+pub mod accuracy;
+pub mod regression;
+pub mod table;
+pub mod windows;
+
+use crate::config::InvalidSetting;
+use crate::figure::FigureError;
+use crate::networks::NetworkError;
+use crate::pipeline::StageError;
+use std::path::PathBuf;
+
+/// Why a study could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error(transparent)]
+    Figure(#[from] FigureError),
+    #[error("the simulated frame was refused: {0}")]
+    Frame(String),
+    #[error("no DCNN is loaded; this study is about one")]
+    NoDcnn,
+    #[error("{path}: {reason}")]
+    Write { path: PathBuf, reason: String },
+}

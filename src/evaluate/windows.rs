@@ -1,0 +1,142 @@
+//! What a network said of a window and what was true there.
+
+use super::EvaluateError;
+use crate::config::InvalidSetting;
+use crate::frame::Frame;
+use crate::ingest::SourceSettings;
+use crate::ingest::validate::validate;
+use crate::polarization::sample_on_grid;
+use crate::simulate::{SimulatedFrame, TrainingRanges, Truth, TruthCell, random_scene, render};
+use ferrostem_proto::{FrameMessage, Grid, ResultMessage};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
+
+/// The quantities that are compared, in this order, and their units.
+pub const QUANTITIES: [(&str, &str); 6] = [
+    ("p_x", "pm"),
+    ("p_y", "pm"),
+    ("cell_a", "pm"),
+    ("cell_b", "pm"),
+    ("cell_angle", "rad"),
+    ("cell_area", "pm²"),
+];
+
+/// Streams of random numbers from here on belong to evaluation, those below to training.
+const FIRST_STREAM: u64 = 100;
+
+/// One window with a cell near its centre.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window {
+    /// Index of the frame it is from.
+    pub frame: usize,
+    /// Its centre, frame pixels.
+    pub row: f64,
+    pub col: f64,
+    /// From its centre to that of the cell, in edges of the cell.
+    pub off_centre: f64,
+    /// In the order of [`QUANTITIES`]. P is the apparent one, as the image shows it, mistilt included.
+    pub truth: [f64; 6],
+    pub predicted: [f64; 6],
+    /// Predicted standard deviation of one component of P, pm.
+    pub sigma: f64,
+}
+
+impl Window {
+    /// Predicted minus true.
+    pub fn error(&self, quantity: usize) -> f64 {
+        match (self.predicted.get(quantity), self.truth.get(quantity)) {
+            (Some(predicted), Some(truth)) => predicted - truth,
+            _ => f64::NAN,
+        }
+    }
+}
+
+/// A simulated frame, ready for the stages, with its truth.
+#[derive(Debug)]
+pub struct KnownFrame {
+    pub frame: Arc<Frame>,
+    pub truth: Truth,
+    /// Detected electrons at the peak of an A column.
+    pub peak_counts: f64,
+}
+
+/// Frame `index` of `shape` in the endless series that `ranges` and `seed` describe; training sees none of them.
+///
+/// # Errors
+/// When the ranges give a scene that cannot be rendered.
+pub fn known_frame(
+    ranges: &TrainingRanges,
+    shape: [usize; 2],
+    seed: u64,
+    index: usize,
+) -> Result<KnownFrame, EvaluateError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(FIRST_STREAM + index as u64);
+    let (specimen, microscope) = random_scene(ranges, shape, &mut rng);
+    let simulated = render(&specimen, &microscope, &mut rng)?;
+    let frame = as_frame(&simulated, microscope.pixel_sizes_pm(), index)?;
+    Ok(KnownFrame { frame, truth: simulated.truth, peak_counts: microscope.peak_counts })
+}
+
+/// As an acquisition that knows its calibration would send it.
+fn as_frame(
+    simulated: &SimulatedFrame,
+    pixel_sizes_pm: [f64; 2],
+    index: usize,
+) -> Result<Arc<Frame>, EvaluateError> {
+    let refused = |error: String| EvaluateError::Frame(error);
+    let pixels =
+        simulated.pixel_array(crate::simulate::PixelType::F32).map_err(|error| refused(error.to_string()))?;
+    let message =
+        FrameMessage { pixel_size_pm: Some(pixel_sizes_pm), ..FrameMessage::new(index as u64, pixels) };
+    let source = SourceSettings { name: "evaluation".to_owned(), ..SourceSettings::default() };
+    let frame = validate(message, &source, "evaluation", 0).map_err(|error| refused(error.to_string()))?;
+    Ok(Arc::new(frame))
+}
+
+/// What the image of a cell shows.
+fn shown(cell: &TruthCell) -> [f64; 6] {
+    let (p_x, p_y) = (cell.p_x + cell.mistilt_x, cell.p_y + cell.mistilt_y);
+    [p_x, p_y, cell.cell_a, cell.cell_b, cell.cell_angle, cell.cell_area]
+}
+
+/// The windows of a result that were measured and whose centre lies within `within_cells` edges of an undisturbed
+/// cell's.
+pub fn known_windows(result: &ResultMessage, truth: &Truth, within_cells: f64, frame: usize) -> Vec<Window> {
+    let cells: Vec<&TruthCell> = truth.cells.iter().collect();
+    let centres: Vec<_> = cells.iter().map(|cell| cell.as_measured()).collect();
+    let pixel = result.calibration.pixel_size_pm;
+    let largest = cells.iter().map(|cell| cell.cell_area.abs().sqrt()).fold(0.0, f64::max);
+    let nearest = sample_on_grid(&centres, &result.grid, pixel, within_cells * largest);
+    let maps =
+        [&result.p_x, &result.p_y, &result.cell_a, &result.cell_b, &result.cell_angle, &result.cell_area];
+    nearest
+        .indexed_iter()
+        .filter_map(|((i, j), index)| {
+            let cell = cells.get((*index)?).filter(|cell| !cell.disturbed)?;
+            let row = result.grid.row0 + i as f64 * result.grid.step_row;
+            let col = result.grid.col0 + j as f64 * result.grid.step_col;
+            let away_pm = ((row - cell.row) * pixel[0]).hypot((col - cell.col) * pixel[1]);
+            let off_centre = away_pm / cell.cell_area.abs().sqrt();
+            let predicted = maps.map(|map| value(map, i, j));
+            let sigma = value(&result.p_sigma, i, j);
+            let measured = predicted.iter().all(|v| v.is_finite()) && off_centre <= within_cells;
+            measured.then(|| Window { frame, row, col, off_centre, truth: shown(cell), predicted, sigma })
+        })
+        .collect()
+}
+
+fn value(map: &Grid<f32>, i: usize, j: usize) -> f64 {
+    map.get(i, j).map_or(f64::NAN, |v| f64::from(*v))
+}
+
+/// `ranges` with every frame at one dose.
+///
+/// # Errors
+/// When `counts` is outside what a scene can have.
+pub fn at_dose(ranges: &TrainingRanges, counts: f64) -> Result<TrainingRanges, InvalidSetting> {
+    let ranges = TrainingRanges { peak_counts: [counts; 2], ..ranges.clone() };
+    ranges.validate("scenes")?;
+    Ok(ranges)
+}
