@@ -21,6 +21,7 @@ pub mod publish;
 pub mod pipeline;
 pub mod session;
 
+pub mod label;
 pub mod simulate;
 pub mod train;
 
