@@ -76,7 +76,8 @@ enum Command {
     Label(label::LabelArgs),
     /// Train a network on simulated frames.
     #[command(
-        after_help = "Example:\n  ferrostem train dcnn --config configs/train/dcnn.toml --output configs/models"
+        after_help = "Examples:\n  ferrostem train dcnn --config configs/train/dcnn.toml --output configs/models\n  \
+            ferrostem train dcnn --from-model dcnn-perovskite-100 --label-frames session.h5 --frames 0:2 --output adapted"
     )]
     Train(train::TrainArgs),
     /// List the devices that --device can name.
