@@ -1,6 +1,7 @@
 //! `ferrostem train`.
 
 use super::say;
+use crate::config::find_model;
 use crate::material::Material;
 use crate::networks::DeviceChoice;
 use crate::session::OpenOptions;
@@ -26,9 +27,9 @@ pub(super) struct TrainArgs {
     /// checkpoint found there is resumed.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Folder of a DCNN to start from, of the head and window that the config has.
+    /// Model folder, or name of a shipped model, of a DCNN to start from, with the head and window that the config has.
     #[arg(long, value_name = "DIR")]
-    from_model: Option<PathBuf>,
+    from_model: Option<String>,
     /// Frames to learn from beside the simulated ones: a session, whose frames are labelled classically; a label file of
     /// `ferrostem label`; an Sm-BFO image with its UCParameterization beside it.
     #[arg(long, value_name = "FILE")]
@@ -76,11 +77,15 @@ fn range(text: &str) -> anyhow::Result<Range<usize>> {
 pub(super) fn train(args: &TrainArgs) -> anyhow::Result<()> {
     let metrics = match args.network {
         Network::Dcnn => {
-            let settings = match (&args.config, &args.from_model) {
+            let from_model = match &args.from_model {
+                Some(name) => find_model("--from-model", name)?,
+                None => None,
+            };
+            let settings = match (&args.config, &from_model) {
                 (None, Some(model)) => DcnnTrainSettings::adapting(model)?,
                 _ => DcnnTrainSettings::read(args.config()?)?,
             };
-            let beginning = Beginning { from_model: args.from_model.clone(), labels: args.labels()? };
+            let beginning = Beginning { from_model, labels: args.labels()? };
             train_dcnn(settings, &beginning, args.device, &args.output)?
         }
         Network::Fcnn if args.from_model.is_some() || args.label_frames.is_some() => {
