@@ -261,7 +261,7 @@ impl DcnnTask {
 impl DcnnTask {
     /// The loss, from the map behind [`Dcnn::context_layers`].
     fn loss_of(&self, learner: &Learner, map: Tensor<4>, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
-        let outputs = learner.dcnn.behind_context(map.clone(), self.settings.stride_px);
+        let outputs = learner.dcnn.behind_context(map.clone(), self.settings.stride_px, self.normalise);
         let targets = to_device(&batch.targets, device);
         let learns = to_device(&batch.learns, device);
         let of_p = learns.clone().slice(s![.., 0..1, .., ..]);
@@ -400,7 +400,7 @@ impl DcnnTask {
     }
 
     /// The trained network as it is used: normalisation of the batch gives way to that of many frames.
-    fn finished(&self, network: Dcnn) -> Result<Dcnn, TrainError> {
+    fn finished(&self, network: Dcnn, device: &Device) -> Result<Dcnn, TrainError> {
         if !self.normalise {
             return Ok(network);
         }
@@ -408,8 +408,12 @@ impl DcnnTask {
         for index in 0..FOLDING_FRAMES {
             images.extend(self.windows(&self.sample(Split::Folding { index })?, 0.0).images);
         }
-        let folded = direct::folded(&network, &images)?;
-        Ok(network.folded(&folded))
+        let network = {
+            let folded = direct::folded(&network, &images)?;
+            network.folded(&folded)
+        };
+        let maps = images.chunks(1).map(|image| network.context(upload(image, device), false)).collect();
+        Ok(network.with_hidden_folded(Tensor::cat(maps, 0), self.settings.stride_px))
     }
 
     /// Mean, whitening and calibration of the site features on frames that the network was not trained on.
@@ -480,7 +484,7 @@ pub fn train_dcnn(
     let before = task.held_back(&network, &device)?;
     let learner = Learner::new(network, FEATURE_CHANNELS, &device);
     let mut learner = runner::run(&task, learner, &schedule, &device, &work)?;
-    learner.dcnn = task.finished(learner.dcnn)?;
+    learner.dcnn = task.finished(learner.dcnn, &device)?;
     let network = &learner.dcnn;
 
     // Sigma is calibrated on frames of its own, then judged like the rest on held-out ones.
