@@ -311,8 +311,11 @@ impl Config {
 }
 
 /// The folder that `name` stands for: itself when it is one, else `configs/models/<name>` in the working directory, or
-/// in a directory above the program.
-fn find_model(key: &str, name: &str) -> Result<Option<PathBuf>, InvalidSetting> {
+/// in a directory above the program. `None` for `none`.
+///
+/// # Errors
+/// When there is no such folder; the error names it after `key`.
+pub fn find_model(key: &str, name: &str) -> Result<Option<PathBuf>, InvalidSetting> {
     if name == "none" {
         return Ok(None);
     }

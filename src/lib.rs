@@ -22,6 +22,7 @@ pub mod pipeline;
 pub mod session;
 
 pub mod evaluate;
+pub mod label;
 pub mod simulate;
 pub mod train;
 

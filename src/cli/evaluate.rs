@@ -109,10 +109,11 @@ fn accuracy(args: &EvaluateArgs, analyzer: &mut Analyzer) -> anyhow::Result<Tabl
     }
     settings.frames = args.frames.unwrap_or(settings.frames);
     settings.validate("")?;
-    let rows = settings.counts.len() + settings.rotations + 2 * settings.pixel_sizes_pm.len();
+    let rows = 2 * settings.counts.len() + settings.rotations + 2 * settings.pixel_sizes_pm.len();
     let bar = progress(rows * settings.frames, args.json);
     let tables = vec![
-        ("accuracy_by_dose", accuracy::by_dose(analyzer, &settings, || bar.inc(1))?),
+        ("accuracy_by_dose", accuracy::by_dose(analyzer, &settings, false, || bar.inc(1))?),
+        ("accuracy_by_dose_with_faults", accuracy::by_dose(analyzer, &settings, true, || bar.inc(1))?),
         ("accuracy_non_polar", accuracy::non_polar(analyzer, &settings, || bar.inc(1))?),
         ("accuracy_by_pixel_size", accuracy::by_pixel_size(analyzer, &settings, || bar.inc(1))?),
     ];

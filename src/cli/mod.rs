@@ -7,6 +7,7 @@ mod devices;
 mod evaluate;
 mod export;
 mod inspect;
+mod label;
 mod replay;
 mod run;
 mod simulate;
@@ -68,9 +69,16 @@ enum Command {
             Exit status: 0 the same within the tolerance, 1 different, 2 an error."
     )]
     Compare(compare::CompareArgs),
+    /// Measure frames without a network: columns fitted, unit cells with P and its error; labels to train on.
+    #[command(
+        after_help = "Examples:\n  ferrostem label image.npy --pixel-size-pm 14.5 --out labels.h5 --png pictures\n  \
+            ferrostem label session.h5 --frames 0:2 --material batio3 --json"
+    )]
+    Label(label::LabelArgs),
     /// Train a network on simulated frames.
     #[command(
-        after_help = "Example:\n  ferrostem train dcnn --config configs/train/dcnn.toml --output configs/models"
+        after_help = "Examples:\n  ferrostem train dcnn --config configs/train/dcnn.toml --output configs/models\n  \
+            ferrostem train dcnn --from-model dcnn-perovskite-100 --label-frames session.h5 --frames 0:2 --output adapted"
     )]
     Train(train::TrainArgs),
     /// Measure how good the networks are, on simulated frames whose truth is known.
@@ -135,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::simulate(&args).map(done),
         Command::Export(args) => export::export(&args).map(done),
         Command::Compare(args) => compare::compare(&args),
+        Command::Label(args) => label::label(&args).map(done),
         Command::Train(args) => train::train(&args).map(done),
         Command::Evaluate(args) => evaluate::evaluate(&args).map(done),
         Command::Devices(args) => devices::devices(&args).map(done),

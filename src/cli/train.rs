@@ -1,10 +1,15 @@
 //! `ferrostem train`.
 
 use super::say;
+use crate::config::find_model;
+use crate::material::Material;
 use crate::networks::DeviceChoice;
-use crate::train::{DcnnTrainSettings, FcnnTrainSettings, train_dcnn, train_fcnn};
+use crate::session::OpenOptions;
+use crate::train::{Beginning, DcnnTrainSettings, FcnnTrainSettings, LabelSource, train_dcnn, train_fcnn};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Network {
@@ -15,35 +20,92 @@ enum Network {
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
     network: Network,
-    /// Training config.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    /// Training config. Without it, a DCNN with --from-model is trained as that model says it was, 80 steps at a low rate.
+    #[arg(long, value_name = "FILE", required_unless_present = "from_model")]
+    config: Option<PathBuf>,
     /// Folder that receives the model's folder and, beside it, `<name>.training` with the log and the checkpoint; a
     /// checkpoint found there is resumed.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Folder of a DCNN to start from, of the head and window that the config has.
+    /// Model folder, or name of a shipped model, of a DCNN to start from, with the head and window that the config has.
     #[arg(long, value_name = "DIR")]
-    from_model: Option<PathBuf>,
+    from_model: Option<String>,
+    /// Frames to learn from beside the simulated ones: a session, whose frames are labelled classically; a label file of
+    /// `ferrostem label`; an Sm-BFO image with its UCParameterization beside it.
+    #[arg(long, value_name = "FILE")]
+    label_frames: Option<PathBuf>,
+    /// Those of its frames that are learned from, FIRST:END (END not included); the others are held back, and the report says
+    /// whether training helped on them. Without it, all.
+    #[arg(long, value_name = "FIRST:END", requires = "label_frames")]
+    frames: Option<String>,
+    /// Path of the images in the HDF5 file.
+    #[arg(long, requires = "label_frames")]
+    dataset: Option<String>,
+    /// Pixel size of the labelled frames; overrides the file's. Without either it is taken from the lattice and --material.
+    #[arg(long, value_name = "PM", requires = "label_frames")]
+    pixel_size_pm: Option<f64>,
+    /// Material: its lattice parameter calibrates.
+    #[arg(long, requires = "label_frames")]
+    material: Option<String>,
     /// auto, cpu, vulkan[:INDEX] or wgpu[:INDEX].
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
 }
 
+impl TrainArgs {
+    fn labels(&self) -> anyhow::Result<Option<LabelSource>> {
+        let Some(path) = &self.label_frames else { return Ok(None) };
+        Ok(Some(LabelSource {
+            path: path.clone(),
+            frames: self.frames.as_deref().map(range).transpose()?,
+            options: OpenOptions { dataset: self.dataset.clone(), ..OpenOptions::default() },
+            pixel_size_pm: self.pixel_size_pm,
+            material: self.material.as_deref().map(Material::resolve).transpose()?,
+        }))
+    }
+
+    fn config(&self) -> anyhow::Result<&Path> {
+        self.config.as_deref().context("--config FILE is required for an FCNN")
+    }
+}
+
+fn range(text: &str) -> anyhow::Result<Range<usize>> {
+    let parsed = text.split_once(':').and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
+    parsed.with_context(|| format!("--frames {text}: expected FIRST:END, for example 0:2"))
+}
+
 pub(super) fn train(args: &TrainArgs) -> anyhow::Result<()> {
     let metrics = match args.network {
         Network::Dcnn => {
-            let settings = DcnnTrainSettings::read(&args.config)?;
-            train_dcnn(settings, args.from_model.as_deref(), args.device, &args.output)?
+            let from_model = match &args.from_model {
+                Some(name) => find_model("--from-model", name)?,
+                None => None,
+            };
+            let settings = match (&args.config, &from_model) {
+                (None, Some(model)) => DcnnTrainSettings::adapting(model)?,
+                _ => DcnnTrainSettings::read(args.config()?)?,
+            };
+            let beginning = Beginning { from_model, labels: args.labels()? };
+            train_dcnn(settings, &beginning, args.device, &args.output)?
         }
-        Network::Fcnn if args.from_model.is_some() => {
-            anyhow::bail!("--from-model starts a DCNN; an FCNN is trained from the beginning")
+        Network::Fcnn if args.from_model.is_some() || args.label_frames.is_some() => {
+            anyhow::bail!(
+                "--from-model and --label-frames are for a DCNN; an FCNN is trained from the beginning"
+            )
         }
-        Network::Fcnn => train_fcnn(FcnnTrainSettings::read(&args.config)?, args.device, &args.output)?,
+        Network::Fcnn => train_fcnn(FcnnTrainSettings::read(args.config()?)?, args.device, &args.output)?,
     };
     say("on held-out frames:")?;
-    for (name, value) in metrics {
+    for (name, value) in &metrics {
         say(format!("  {name} = {value:.4}"))?;
+    }
+    let [before, after] =
+        ["before", "after"].map(|when| metrics.get(&format!("held_back_rms_p_component_{when}_pm")));
+    if let (Some(before), Some(after)) = (before, after) {
+        let verdict = if after < before { "helped" } else { "did not help" };
+        say(format!(
+            "training {verdict} on the frames held back: P differs from their labels by {after:.2} pm, before by {before:.2} pm"
+        ))?;
     }
     Ok(())
 }

@@ -40,6 +40,8 @@ pub struct GaussianFit {
     pub col_error: f64,
     /// Height above the background, the frame's unit.
     pub amplitude: f64,
+    /// Its standard error.
+    pub amplitude_error: f64,
     pub background: f64,
     /// Standard deviation of the Gaussian, frame pixels; the geometric mean of an ellipse's two.
     pub sigma_px: f64,
@@ -122,6 +124,7 @@ pub fn fit_gaussian(
         row: at[0] + fit.row,
         col: at[1] + fit.col,
         amplitude: fit.amplitude * scale,
+        amplitude_error: fit.amplitude_error * scale,
         background: fit.background * scale + low,
         ..fit
     })
@@ -232,11 +235,11 @@ impl<const N: usize> LeastSquaresProblem<f64, Dyn, Const<N>> for Problem<'_, N> 
     }
 }
 
-/// Parameters at the minimum and the standard errors of row and column; `None` without convergence.
+/// Parameters at the minimum and the standard errors of amplitude, row and column; `None` without convergence.
 fn minimise<const N: usize>(
     samples: &[Sample],
     start: SVector<f64, N>,
-) -> Option<(SVector<f64, N>, [f64; 2])> {
+) -> Option<(SVector<f64, N>, [f64; 3])> {
     let (problem, report) = LevenbergMarquardt::new()
         .with_tol(TOLERANCE)
         .with_patience(PATIENCE)
@@ -252,11 +255,11 @@ fn minimise<const N: usize>(
     let variance = 2.0 * report.objective_function / degrees_of_freedom;
     let covariance = jacobian.tr_mul(&jacobian).try_inverse()?;
     let error = |index: usize| (variance * covariance[(index, index)]).max(0.0).sqrt();
-    Some((problem.parameters, [error(ROW), error(COL)]))
+    Some((problem.parameters, [AMPLITUDE, ROW, COL].map(error)))
 }
 
 /// `None` where the parameters describe no peak.
-fn describe<const N: usize>(parameters: &SVector<f64, N>, errors: [f64; 2]) -> Option<GaussianFit> {
+fn describe<const N: usize>(parameters: &SVector<f64, N>, errors: [f64; 3]) -> Option<GaussianFit> {
     let [rr, rc, cc] = precision(parameters);
     let determinant = rr * cc - rc * rc;
     let peak = rr > 0.0 && determinant > 0.0 && parameters[AMPLITUDE] > 0.0;
@@ -264,9 +267,10 @@ fn describe<const N: usize>(parameters: &SVector<f64, N>, errors: [f64; 2]) -> O
     (peak && finite).then(|| GaussianFit {
         row: parameters[ROW],
         col: parameters[COL],
-        row_error: errors[0],
-        col_error: errors[1],
+        row_error: errors[ROW],
+        col_error: errors[COL],
         amplitude: parameters[AMPLITUDE],
+        amplitude_error: errors[AMPLITUDE],
         background: parameters[BACKGROUND],
         sigma_px: determinant.powf(-0.25),
     })

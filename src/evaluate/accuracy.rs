@@ -5,11 +5,11 @@ use super::table::Table;
 use super::windows::{KnownFrame, QUANTITIES, Window, at_dose, known_frame, known_windows};
 use crate::columns::Neighbours;
 use crate::config::InvalidSetting;
-use crate::frame::{ClassicalCell, Column, Sublattice};
+use crate::frame::ClassicalCell;
+use crate::label::{LabelSettings, label_frame};
 use crate::pipeline::Analyzer;
-use crate::polarization::{ClassicalSettings, measure_cells};
-use crate::simulate::TrainingRanges;
-use ferrostem_proto::ResultMessage;
+use crate::preprocess::measured_pixels;
+use crate::simulate::{Faults, TrainingRanges};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::{FRAC_PI_2, TAU};
 
@@ -83,28 +83,36 @@ struct Judged {
     windows: Vec<Window>,
     /// Errors of P of the classical measurement, pm, both components.
     classical: Vec<f64>,
+    /// The Cramér–Rao bound of a component of P, pm, of each frame.
+    bounds: Vec<f64>,
     /// Cells of the truth, undisturbed, and those of them that the classical measurement found.
     cells: usize,
     measured: usize,
 }
 
-/// RMS errors of the network and of the classical measurement (columns of the FCNN, fitted), dose by dose.
+/// RMS errors of the network and of the classical measurement ([`label_frame`]), dose by dose, beside the Cramér–Rao bound of a
+/// square lattice of such columns under Poisson noise alone.
+///
+/// `title` says what the frames show; `scenes` stand in for those of the settings.
 ///
 /// # Errors
 /// When a frame cannot be simulated or processed, or no DCNN is loaded.
 pub fn by_dose(
     analyzer: &mut Analyzer,
     settings: &AccuracySettings,
+    faults: bool,
     mut each: impl FnMut(),
 ) -> Result<Table, EvaluateError> {
+    let title = if faults { "whatever training draws" } else { "no fault but noise and blur" };
     let mut table = Table::new(
-        "Errors by dose (counts at the peak of an A column): P per component, RMS.",
+        format!("Errors by dose (counts at the peak of an A column), {title}: P per component, RMS."),
         &[
             ("counts", 0),
             ("windows", 0),
             ("P DCNN (pm)", 2),
             ("P classical (pm)", 2),
             ("cells measured classically (%)", 1),
+            ("bound of P (pm)", 2),
             ("P spread of truth (pm)", 1),
             ("bias x (pm)", 2),
             ("bias y (pm)", 2),
@@ -117,6 +125,7 @@ pub fn by_dose(
     );
     for &counts in &settings.counts {
         let scenes = at_dose(&settings.scenes, counts)?;
+        let scenes = if faults { scenes } else { faultless(scenes) };
         let judged = judge(analyzer, settings, &scenes, &mut each)?;
         let errors = |quantity: usize| judged.windows.iter().map(move |window| window.error(quantity));
         let p = || errors(0).chain(errors(1));
@@ -128,6 +137,7 @@ pub fn by_dose(
             rms(p()).into(),
             rms(judged.classical.iter().copied()).into(),
             (100.0 * judged.measured as f64 / judged.cells.max(1) as f64).into(),
+            rms(judged.bounds.iter().copied()).into(),
             rms(truth).into(),
             mean(errors(0)).into(),
             mean(errors(1)).into(),
@@ -139,6 +149,17 @@ pub fn by_dose(
         ]);
     }
     Ok(table)
+}
+
+/// The same specimens under a microscope whose only faults are noise and blur.
+fn faultless(scenes: TrainingRanges) -> TrainingRanges {
+    TrainingRanges {
+        line_jitter_pm: [0.0; 2],
+        drift_fraction: [0.0; 2],
+        smoothing_probability: 0.0,
+        faults: Faults::none(),
+        ..scenes
+    }
 }
 
 /// What the network says of lattices without P, sector by sector of the lattice's direction and by pixel size, at 300 counts.
@@ -240,45 +261,38 @@ fn judge(
         let known = known_frame(scenes, [side, side], settings.seed, index)?;
         let result = analyzer.analyze(known.frame.clone())?;
         judged.windows.extend(known_windows(&result, &known.truth, settings.within_cells, index));
-        judged.compare_classically(&known, &result);
+        judged.compare_classically(&known);
+        judged.bounds.extend(known.bound_pm);
         each();
     }
     Ok(judged)
 }
 
 impl Judged {
-    /// The cells that were measured from the found columns against the true ones.
-    fn compare_classically(&mut self, known: &KnownFrame, result: &ResultMessage) {
-        let pixel = result.calibration.pixel_size_pm;
-        let field = measure_cells(&columns(result), pixel, &ClassicalSettings::default());
+    /// The cells of the classical measurement against the true ones. A frame in which it finds no lattice has none.
+    fn compare_classically(&mut self, known: &KnownFrame) {
+        let pixels = &known.frame.pixels;
+        let valid = measured_pixels(pixels, &known.frame.valid_rows);
+        let pixel = known.pixel_sizes_pm;
+        let labels = label_frame(pixels, &valid, pixel, None, &LabelSettings::default());
+        let cells: Vec<ClassicalCell> = labels.map_or_else(
+            |_| Vec::new(),
+            |labels| labels.cells.iter().map(|labelled| labelled.cell).collect(),
+        );
         let truths = known.truth.cells.iter().filter(|cell| !cell.disturbed);
         let at = |row: f64, col: f64| [col * pixel[1], row * pixel[0]];
-        let found: Vec<[f64; 2]> = field.cells.iter().map(|cell| at(cell.row, cell.col)).collect();
+        let found: Vec<[f64; 2]> = cells.iter().map(|cell| at(cell.row, cell.col)).collect();
         let tree = Neighbours::new(&found);
         for truth in truths {
             self.cells += 1;
             let bound = SAME_CELL * truth.cell_area.abs().sqrt();
             let nearest = tree.nearest(at(truth.row, truth.col), bound);
-            let Some(cell) = nearest.and_then(|(index, _)| field.cells.get(index)) else { continue };
+            let Some(cell) = nearest.and_then(|(index, _)| cells.get(index)) else { continue };
             self.measured += 1;
             let ClassicalCell { p_x, p_y, .. } = *cell;
             self.classical.extend([p_x - truth.p_x - truth.mistilt_x, p_y - truth.p_y - truth.mistilt_y]);
         }
     }
-}
-
-/// The columns of a result, as the stages that made it had them.
-fn columns(result: &ResultMessage) -> Vec<Column> {
-    let table = &result.columns;
-    let places = table.row.iter().zip(&table.col).zip(table.class.iter().zip(&table.confidence));
-    places
-        .map(|((&row, &col), (&class, &confidence))| Column {
-            row: f64::from(row),
-            col: f64::from(col),
-            sublattice: if class == 1 { Sublattice::A } else { Sublattice::B },
-            confidence,
-        })
-        .collect()
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {

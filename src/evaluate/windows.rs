@@ -5,6 +5,7 @@ use crate::config::InvalidSetting;
 use crate::frame::Frame;
 use crate::ingest::SourceSettings;
 use crate::ingest::validate::validate;
+use crate::label::{FrameScene, bound};
 use crate::polarization::sample_on_grid;
 use crate::simulate::{SimulatedFrame, TrainingRanges, Truth, TruthCell, random_scene, render};
 use ferrostem_proto::{FrameMessage, Grid, ResultMessage};
@@ -57,8 +58,10 @@ impl Window {
 pub struct KnownFrame {
     pub frame: Arc<Frame>,
     pub truth: Truth,
-    /// Detected electrons at the peak of an A column.
-    pub peak_counts: f64,
+    /// `[row, col]`.
+    pub pixel_sizes_pm: [f64; 2],
+    /// The Cramér–Rao bound of a component of P, pm.
+    pub bound_pm: Option<f64>,
 }
 
 /// Frame `index` of `shape` in the endless series that `ranges` and `seed` describe; training sees none of them.
@@ -76,7 +79,9 @@ pub fn known_frame(
     let (specimen, microscope) = random_scene(ranges, shape, &mut rng);
     let simulated = render(&specimen, &microscope, &mut rng)?;
     let frame = as_frame(&simulated, microscope.pixel_sizes_pm(), index)?;
-    Ok(KnownFrame { frame, truth: simulated.truth, peak_counts: microscope.peak_counts })
+    let pixel_sizes_pm = microscope.pixel_sizes_pm();
+    let bound = bound(&FrameScene::new(&specimen, &microscope), microscope.pixel_size_pm);
+    Ok(KnownFrame { frame, truth: simulated.truth, pixel_sizes_pm, bound_pm: bound.map(|bound| bound.p) })
 }
 
 /// As an acquisition that knows its calibration would send it.

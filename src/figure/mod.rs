@@ -9,6 +9,7 @@
 pub(crate) mod chart;
 pub(crate) mod colour;
 mod draw;
+mod labels;
 mod layers;
 mod panel;
 mod pictures;
@@ -18,6 +19,7 @@ mod sheet;
 mod simulated;
 mod text;
 
+pub use labels::{labels_figure, write_labels};
 pub use pictures::{
     candidates_figure, columns_figure, mask_figure, overview, polarization_figure, polarization_map,
     write_all,

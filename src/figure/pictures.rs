@@ -86,7 +86,7 @@ pub fn mask_figure(frame: &Array2<f32>, result: &ResultMessage, settings: &Figur
     let scene = Scene::new(frame, result, settings)?;
     let view = scene.view(TWO_PANELS, TWO_PANELS_UNIT)?;
     let panels = vec![scene.ood_panel(&view)?, scene.mistilt_panel(&view)?];
-    let mut legend = vec![Block::PValues, scene.flag_keys()];
+    let mut legend = vec![p_value_bar(), scene.flag_keys()];
     legend.extend(scene.tile_keys(&view));
     scene.sheet(panels, legend, (LEGEND_WIDTH, view.unit)).compose(&scene.face)
 }
@@ -166,6 +166,14 @@ pub fn overview(frame: &Array2<f32>, result: &ResultMessage, settings: &FigureSe
     legend.extend(scene.tile_keys(&view));
     legend.push(scene.kind_keys());
     scene.sheet(panels, legend, (LEGEND_WIDTH, view.unit)).compose(&scene.face)
+}
+
+fn p_value_bar() -> Block {
+    let marks = [(0.0, "1"), (2.0, "10⁻²"), (colour::P_VALUE_DECADES, "≤ 10⁻⁴")];
+    Block::Heat {
+        title: "Window p-value".into(),
+        marks: marks.map(|(power, label)| (power / colour::P_VALUE_DECADES, label.to_owned())).to_vec(),
+    }
 }
 
 /// Writes every picture as `<dir>/<stem>_<picture>.png`, creating `dir`, and returns their paths. Characters of `stem`

@@ -27,8 +27,11 @@ pub enum Block {
         label: String,
         colour: Rgb,
     },
-    /// The heat map of p-values.
-    PValues,
+    /// The colours of a heat map; marks at 0..1 of its length.
+    Heat {
+        title: String,
+        marks: Vec<(f32, String)>,
+    },
     Keys {
         title: String,
         keys: Vec<Key>,
@@ -129,7 +132,7 @@ impl Sheet {
                 Block::Arrow { length_px, label, colour } => {
                     place.arrow(pixmap, face, (*length_px, label, *colour))
                 }
-                Block::PValues => place.p_values(pixmap, face),
+                Block::Heat { title, marks } => place.heat(pixmap, face, (title, marks)),
                 Block::Keys { title, keys } => place.keys(pixmap, face, (title, keys)),
                 Block::Text { title, lines } => place.lines(pixmap, face, (title, lines)),
             }
@@ -144,7 +147,7 @@ impl Block {
         match self {
             Self::Wheel { .. } => 196.0,
             Self::Arrow { .. } => 36.0,
-            Self::PValues => 74.0,
+            Self::Heat { .. } => 74.0,
             Self::Keys { keys, .. } => 26.0 + 25.0 * keys.len() as f32,
             Self::Text { lines, .. } => 26.0 + 21.0 * lines.len() as f32,
         }
@@ -201,9 +204,9 @@ impl Place {
         face.draw(pixmap, &text(label, at, 14.0 * unit, colour::INK));
     }
 
-    fn p_values(&self, pixmap: &mut Pixmap, face: &Typeface) {
+    fn heat(&self, pixmap: &mut Pixmap, face: &Typeface, (title, marks): (&str, &[(f32, String)])) {
         let unit = self.unit;
-        self.title(pixmap, face, "Window p-value");
+        self.title(pixmap, face, title);
         let bar = Area {
             x: self.x,
             y: self.y + 24.0 * unit,
@@ -216,11 +219,13 @@ impl Place {
             let column = Area { x: (bar.x + step as f32).round(), width: 1.0, ..bar };
             draw::fill_area(pixmap, column, (colour::inferno(level), 1.0));
         }
-        let decades = colour::P_VALUE_DECADES;
-        for (power, label, anchor) in
-            [(0.0, "1", Anchor::Start), (2.0, "10⁻²", Anchor::Middle), (decades, "≤ 10⁻⁴", Anchor::End)]
-        {
-            let at = (bar.x + bar.width * power / decades, bar.y + bar.height + 18.0 * unit);
+        for (level, label) in marks {
+            let anchor = match *level {
+                level if level <= 0.0 => Anchor::Start,
+                level if level >= 1.0 => Anchor::End,
+                _ => Anchor::Middle,
+            };
+            let at = (bar.x + bar.width * level, bar.y + bar.height + 18.0 * unit);
             face.draw(pixmap, &Label { anchor, ..text(label, at, 14.0 * unit, colour::INK) });
         }
     }

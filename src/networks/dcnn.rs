@@ -219,13 +219,40 @@ impl Dcnn {
         })
     }
 
-    /// The rest of the network behind [`Self::context_layers`]; shapes as of [`Self::head_dense`].
-    pub(crate) fn behind_context(&self, map: Tensor<4>, stride_px: usize) -> Tensor<4> {
-        let map = if self.deep.is_some() { self.pool.forward(map) } else { map };
-        self.fully_connected(map, stride_px)
+    /// As [`Self::folded`], for the hidden layer: normalised over the windows of `map`, which comes from the folded network.
+    pub(crate) fn with_hidden_folded(mut self, map: Tensor<4>, stride_px: usize) -> Self {
+        let (hidden, Some(deep)) = (self.hidden(map, stride_px), &mut self.deep) else { return self };
+        let Some(hidden) = hidden else { return self };
+        let [mean, factor] = moments(hidden);
+        let layer = &mut deep.hidden;
+        layer.weight = layer.weight.clone().map(|weight| weight * factor.clone().reshape([-1, 1, 1, 1]));
+        let [mean, factor] = [mean, factor].map(|each| each.reshape([-1]));
+        layer.bias = layer.bias.take().map(|own| own.map(|bias| (bias.clone() - mean) * factor + bias));
+        self
     }
 
-    /// The network that does with plain convolutions what this one does with normalised ones: the weights of every layer of
+    /// The rest of the network behind [`Self::context_layers`], its hidden layer normalised as they are; shapes as of
+    /// [`Self::head_dense`].
+    pub(crate) fn behind_context(&self, map: Tensor<4>, stride_px: usize, normalise: bool) -> Tensor<4> {
+        match (&self.deep, self.hidden(map.clone(), stride_px)) {
+            (Some(deep), Some(hidden)) => {
+                let hidden = if normalise { normalised(hidden, &deep.hidden) } else { hidden };
+                fully_connected(leaky_relu(hidden, LEAKY_SLOPE), &self.head, 1)
+            }
+            _ => self.fully_connected(map, stride_px),
+        }
+    }
+
+    /// The hidden layer's output before its bend, from the map behind [`Self::context_layers`]; `None` without such a layer.
+    ///
+    /// # Shapes
+    /// - result: `[batch, 256, window row, window col]`
+    pub(crate) fn hidden(&self, map: Tensor<4>, stride_px: usize) -> Option<Tensor<4>> {
+        let deep = self.deep.as_ref()?;
+        Some(fully_connected(self.pool.forward(map), &deep.hidden, stride_px / (4 * POOLING)))
+    }
+
+    /// The network that does with plain layers what this one does with normalised ones: the weights of every layer of
     /// [`Self::context_layers`] times a factor, and a bias in place of its own, `[output]` each.
     pub(crate) fn folded(mut self, layers: &[[Vec<f32>; 2]]) -> Self {
         let context = self.deep.iter_mut().flat_map(|deep| &mut deep.context);
@@ -304,12 +331,19 @@ impl Dcnn {
     }
 }
 
+/// Mean of each channel over batch and places, and the inverse of its standard deviation, `[1, channel, 1, 1]`.
+fn moments(x: Tensor<4>) -> [Tensor<4>; 2] {
+    let over_all = |x: Tensor<4>| x.mean_dim(0).mean_dim(2).mean_dim(3);
+    let mean = over_all(x.clone());
+    let centred = x - mean.clone();
+    let variance = over_all(centred.clone() * centred);
+    [mean, (variance + NORMALISATION_EPSILON).sqrt().recip()]
+}
+
 /// A layer's output with mean 0 and variance 1 over batch and places, then its bias.
 fn normalised(x: Tensor<4>, layer: &Conv2d) -> Tensor<4> {
-    let mean = |x: Tensor<4>| x.mean_dim(0).mean_dim(2).mean_dim(3);
-    let centred = x.clone() - mean(x);
-    let variance = mean(centred.clone() * centred.clone());
-    let scaled = centred / (variance + NORMALISATION_EPSILON).sqrt();
+    let [mean, factor] = moments(x.clone());
+    let scaled = (x - mean) * factor;
     match &layer.bias {
         Some(bias) => scaled + bias.val().reshape([1, -1, 1, 1]),
         None => scaled,

@@ -49,13 +49,16 @@ impl ClassicalSettings {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClassicalField {
     pub cells: Vec<ClassicalCell>,
-    /// For each cell, the index of its B column among the columns that were given.
-    pub b_columns: Vec<usize>,
-    /// Indices of B columns without a complete cell: at the frame's edge, beside a vacancy or a misread column.
+    /// For each cell, the index of its centre among the columns that were given.
+    pub centres: Vec<usize>,
+    /// For each cell, the indices of its corners.
+    pub corners: Vec<[usize; 4]>,
+    /// Indices of centre columns without a complete cell: at the frame's edge, beside a vacancy or a misread column.
     pub incomplete: Vec<usize>,
 }
 
-/// Measures every unit cell: **P** = B − mean of its four A neighbours, with the cell's edges, angle and area.
+/// Measures every unit cell: **P** = centre − mean of its four neighbours of the other sublattice, with the cell's edges, angle and
+/// area. Cells are centred on B; with [`measure_cells_around`] on either.
 ///
 /// A cell takes the four A columns nearest to B. It is complete when they form a convex quadrilateral around B whose edges and
 /// angles agree within the tolerances; so no cell spans a missing or an extra column, nor the frame's edge.
@@ -67,21 +70,39 @@ pub fn measure_cells(
     pixel_size_pm: [f64; 2],
     settings: &ClassicalSettings,
 ) -> ClassicalField {
+    measure_cells_around(Sublattice::B, columns, pixel_size_pm, settings)
+}
+
+/// [`measure_cells`] with the cells centred on `centre`. Around A, P points the other way: it is A that is displaced from the mean of
+/// its B neighbours.
+pub fn measure_cells_around(
+    centre: Sublattice,
+    columns: &[Column],
+    pixel_size_pm: [f64; 2],
+    settings: &ClassicalSettings,
+) -> ClassicalField {
     let position_pm = |column: &Column| [column.col * pixel_size_pm[1], column.row * pixel_size_pm[0]];
     let is_finite = |column: &&Column| column.row.is_finite() && column.col.is_finite();
-    let corners: Vec<[f64; 2]> =
-        columns.iter().filter(is_finite).filter(|c| c.sublattice == Sublattice::A).map(position_pm).collect();
+    let (corner_columns, corners): (Vec<usize>, Vec<[f64; 2]>) = columns
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| is_finite(column) && column.sublattice != centre)
+        .map(|(index, column)| (index, position_pm(column)))
+        .unzip();
     let tree = Neighbours::new(&corners);
     let mut field = ClassicalField::default();
     for (index, column) in columns.iter().enumerate() {
-        if column.sublattice != Sublattice::B || !is_finite(&column) {
+        if column.sublattice != centre || !is_finite(&column) {
             continue;
         }
-        let centre = position_pm(column);
-        match surrounding(&corners, &tree, centre).and_then(|cell| cell.measure(centre, settings)) {
-            Some(cell) => {
+        let at = position_pm(column);
+        let cell = surrounding(&corners, &tree, at)
+            .and_then(|(cell, nearest)| Some((cell.measure(at, settings)?, nearest)));
+        match cell {
+            Some((cell, nearest)) => {
                 field.cells.push(ClassicalCell { row: column.row, col: column.col, ..cell });
-                field.b_columns.push(index);
+                field.centres.push(index);
+                field.corners.push(nearest.map(|corner| corner_columns[corner]));
             }
             None => field.incomplete.push(index),
         }
@@ -114,18 +135,23 @@ pub fn sample_on_grid(
 /// Four A columns around a B column, `[x, y]` in pm, in the order of their direction from it.
 struct Quadrilateral([[f64; 2]; 4]);
 
-fn surrounding(corners: &[[f64; 2]], tree: &Neighbours, centre: [f64; 2]) -> Option<Quadrilateral> {
+/// The quadrilateral of the four `corners` nearest to `centre`, and their indices.
+fn surrounding(
+    corners: &[[f64; 2]],
+    tree: &Neighbours,
+    centre: [f64; 2],
+) -> Option<(Quadrilateral, [usize; 4])> {
     let four = NonZeroUsize::MIN.saturating_add(3);
-    let mut nearest: [[f64; 2]; 4] = tree
+    let mut nearest: [(usize, [f64; 2]); 4] = tree
         .nearest_n(centre, four, f64::MAX.sqrt())
         .into_iter()
-        .filter_map(|(index, _)| corners.get(index).copied())
+        .filter_map(|(index, _)| Some((index, corners.get(index).copied()?)))
         .collect::<Vec<_>>()
         .try_into()
         .ok()?;
     let direction = |corner: &[f64; 2]| (corner[1] - centre[1]).atan2(corner[0] - centre[0]);
-    nearest.sort_by(|a, b| direction(a).total_cmp(&direction(b)));
-    Some(Quadrilateral(nearest))
+    nearest.sort_by(|(_, a), (_, b)| direction(a).total_cmp(&direction(b)));
+    Some((Quadrilateral(nearest.map(|(_, corner)| corner)), nearest.map(|(index, _)| index)))
 }
 
 impl Quadrilateral {
@@ -234,7 +260,10 @@ mod tests {
             column(24.0, 10.0, Sublattice::B),
         ];
         let field = measure_cells(&columns, [10.0, 20.0], &ClassicalSettings::default());
-        assert_eq!((field.b_columns.as_slice(), field.incomplete.len()), ([4].as_slice(), 0));
+        assert_eq!((field.centres.as_slice(), field.incomplete.len()), ([4].as_slice(), 0));
+        let mut corners = field.corners[0];
+        corners.sort_unstable();
+        assert_eq!(corners, [0, 1, 2, 3]);
         let cell = field.cells[0];
         assert_eq!((cell.row, cell.col), (24.0, 10.0));
         assert!(
@@ -245,6 +274,18 @@ mod tests {
         assert!((cell.cell_b - 40.0_f64.hypot(420.0)).abs() < 1e-9);
         assert!((cell.cell_angle - 420.0_f64.atan2(40.0)).abs() < 1e-9);
         assert!((cell.cell_area - 400.0 * 420.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn around_the_other_sublattice_the_polarization_points_the_other_way() {
+        let columns = lattice(6, [0.0, 26.0], [26.0, 0.0], [1.2, -0.4]);
+        let field =
+            measure_cells_around(Sublattice::A, &columns, [15.0, 15.0], &ClassicalSettings::default());
+        assert_eq!((field.cells.len(), field.incomplete.len()), (25, 24));
+        for (cell, &centre) in field.cells.iter().zip(&field.centres) {
+            assert_eq!(columns[centre].sublattice, Sublattice::A);
+            assert!((cell.p_x - 6.0).abs() < 1e-9 && (cell.p_y + 18.0).abs() < 1e-9, "{cell:?}");
+        }
     }
 
     #[test]
@@ -288,7 +329,7 @@ mod tests {
                 })
                 .collect();
             let turned = measure(&turned);
-            assert_eq!(turned.b_columns, straight.b_columns);
+            assert_eq!(turned.centres, straight.centres);
             for (before, after) in straight.cells.iter().zip(&turned.cells) {
                 let (p_x, p_y) = turn(before.p_x, before.p_y);
                 assert!((p_x - after.p_x).abs() < 1e-8 && (p_y - after.p_y).abs() < 1e-8);
@@ -340,7 +381,7 @@ mod tests {
         columns.retain(|_| rng.random::<f64>() > 0.05);
         let field = measure(&columns);
         assert!(field.cells.len() > 60 && field.incomplete.len() > 10);
-        for (cell, &index) in field.cells.iter().zip(&field.b_columns) {
+        for (cell, &index) in field.cells.iter().zip(&field.centres) {
             let b = columns[index];
             let mut corners: Vec<&Column> =
                 columns.iter().filter(|c| c.sublattice == Sublattice::A).collect();

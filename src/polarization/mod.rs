@@ -2,4 +2,4 @@
 
 mod classical;
 
-pub use classical::{ClassicalField, ClassicalSettings, measure_cells, sample_on_grid};
+pub use classical::{ClassicalField, ClassicalSettings, measure_cells, measure_cells_around, sample_on_grid};

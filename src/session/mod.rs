@@ -4,7 +4,7 @@
 //!   in HDF5 is one more line in `read::hdf5`. [`contents`] lists what is in a file.
 //! - [`UnitCellParameterization`] holds the cells that were measured in an image of the Sm-BFO data set.
 //! - [`Recorder`] writes the NSID layout of pyNSID/sidpy (see [`layout`]), [`RecorderThread`] keeps it off the hot threads.
-//! - [`ResultReader`] gives recorded results back.
+//! - [`ResultReader`] gives recorded results back; [`LabelWriter`] and [`LabelFile`] keep what the classical measurement found.
 //! - [`truth`] keeps what a simulated session really shows in a file beside it.
 //! - [`Schedule`] says when each recorded frame is due again, a [`Player`] keeps to it.
 //!
@@ -15,6 +15,7 @@ mod error;
 pub mod export;
 mod file;
 mod h5;
+mod labels;
 pub mod layout;
 mod maps;
 mod measured;
@@ -33,6 +34,7 @@ mod superblock;
 pub mod truth;
 
 pub use error::SessionError;
+pub use labels::{CellLabel, ColumnLabel, LabelFile, LabelWriter, RecordedLabels};
 pub use measured::MeasurementLabels;
 pub use read::contents::{Contents, Entry, EntryKind, Recorded, contents};
 pub use read::npy::write_npy;

@@ -3,6 +3,7 @@
 use super::columns::{self, Learner};
 use super::export::{self, Export};
 use super::judged::Judged;
+use super::labelled::{LabelSource, Labelled};
 use super::runner::{self, Task};
 use super::samples::{Sample, Split, normalised, simulated, upload};
 use super::settings::{DcnnTrainSettings, Stack};
@@ -13,13 +14,14 @@ use crate::networks::{
     LoadedModel, OutputSpec, POOLING, StartingPoint, dcnn_outputs, site_features,
 };
 use crate::polarization::sample_on_grid;
-use crate::simulate::{TruthCell, TruthColumn};
+use crate::simulate::TruthColumn;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use ferrostem_proto::GridSpec;
 use ndarray::{Array2, Array3, Array4, Axis, s as nds};
+use rand::RngExt as _;
 use rayon::prelude::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Windows nearer to their cell's centre than this fraction of a cell are judged.
 const JUDGED_WITHIN_CELLS: f64 = 0.5;
@@ -44,6 +46,7 @@ pub struct DcnnTask {
     outputs: Vec<OutputSpec>,
     /// Whether convolutions are normalised over the batch; not those of a finished model.
     normalise: bool,
+    labelled: Option<Labelled>,
 }
 
 /// What one frame gives to learn from.
@@ -53,7 +56,7 @@ struct Windows<'a> {
     /// Windows of an image, a side.
     side: usize,
     /// Image by image, row by row.
-    cells: Vec<Option<&'a TruthCell>>,
+    cells: Vec<Option<&'a ClassicalCell>>,
     /// Pixel `[row, col]` of the frame where each image begins.
     corners: Vec<[f64; 2]>,
 }
@@ -63,7 +66,7 @@ pub struct DcnnBatch {
     images: Vec<Array2<f32>>,
     /// `[frame, quantity, window row, window col]` in units of the outputs' scale; 0 where there is none.
     targets: Array4<f32>,
-    /// The weight of a window; 0 where it has no cell to learn from.
+    /// The weight of each target; 0 where there is none.
     learns: Array4<f32>,
     /// The ways to the columns and their weight, see [`columns::ways`].
     ways: [Array4<f32>; 2],
@@ -90,16 +93,20 @@ fn output_specs(settings: &DcnnTrainSettings) -> Vec<OutputSpec> {
     dcnn_outputs(specs)
 }
 
-/// What the image of a cell shows: an apparent P, mistilt included, which no single cell can tell from a real one.
-fn quantities(cell: &TruthCell) -> [f64; 6] {
-    let (p_x, p_y) = (cell.p_x + cell.mistilt_x, cell.p_y + cell.mistilt_y);
-    [p_x, p_y, cell.cell_a, cell.cell_b, cell.cell_angle, cell.cell_area]
+/// In the order of the outputs.
+const fn quantities(cell: &ClassicalCell) -> [f64; 6] {
+    [cell.p_x, cell.p_y, cell.cell_a, cell.cell_b, cell.cell_angle, cell.cell_area]
+}
+
+/// How much a frame counts, 0 to 1.
+fn weight(sample: &Sample) -> f32 {
+    sample.peak_counts.map_or(1.0, |counts| counts / (counts + HALF_WEIGHT_COUNTS)) as f32
 }
 
 impl DcnnTask {
     pub fn new(settings: DcnnTrainSettings) -> Self {
         let outputs = output_specs(&settings);
-        Self { normalise: settings.batch_normalisation, settings, outputs }
+        Self { normalise: settings.batch_normalisation, settings, outputs, labelled: None }
     }
 
     fn config(&self) -> DcnnConfig {
@@ -107,8 +114,14 @@ impl DcnnTask {
     }
 
     fn sample(&self, split: Split) -> Result<Sample, TrainError> {
-        let schedule = &self.settings.schedule;
-        simulated(&self.settings.scenes, self.settings.gamma, schedule.crop_px, schedule.seed, split)
+        let (schedule, gamma) = (&self.settings.schedule, self.settings.gamma);
+        if let (Some(labelled), Split::Training { .. }) = (&self.labelled, split) {
+            let mut rng = split.random(schedule.seed);
+            if rng.random_bool(self.settings.labelled_fraction) {
+                return Ok(labelled.crop(schedule.crop_px, gamma, &mut rng));
+            }
+        }
+        simulated(&self.settings.scenes, gamma, schedule.crop_px, schedule.seed, split)
     }
 
     /// Where the windows of a training frame are.
@@ -137,7 +150,7 @@ impl DcnnTask {
                 Windows { images: vec![image], side: grid.rows as usize, cells, corners: vec![[0.0; 2]] }
             }
             Stack::Centred { windows } => {
-                let cells = sample.frame.truth.cells.iter().filter(|cell| !cell.disturbed);
+                let cells = sample.cells.iter().filter(|known| !known.disturbed).map(|known| &known.cell);
                 let whole: Vec<_> =
                     cells.filter_map(|cell| Some((cell, self.around(&image, cell)?))).collect();
                 // From all over the frame.
@@ -155,7 +168,7 @@ impl DcnnTask {
     }
 
     /// The window around a cell's centre and the pixel where it begins; `None` where it does not fit.
-    fn around(&self, image: &Array2<f32>, cell: &TruthCell) -> Option<(Array2<f32>, [f64; 2])> {
+    fn around(&self, image: &Array2<f32>, cell: &ClassicalCell) -> Option<(Array2<f32>, [f64; 2])> {
         let window = self.settings.window_px;
         let [top, left] = [cell.row, cell.col].map(|centre| (centre - (window - 1) as f64 / 2.0).round());
         let fits = |first: f64, size: usize| first >= 0.0 && first as usize + window <= size;
@@ -173,11 +186,10 @@ impl DcnnTask {
         sample: &'a Sample,
         grid: &GridSpec,
         within_pm: f64,
-    ) -> Vec<Option<&'a TruthCell>> {
-        let cells = &sample.frame.truth.cells;
-        let centres: Vec<ClassicalCell> = cells.iter().map(TruthCell::as_measured).collect();
+    ) -> Vec<Option<&'a ClassicalCell>> {
+        let centres: Vec<ClassicalCell> = sample.cells.iter().map(|known| known.cell).collect();
         let pixel = self.settings.pixel_size_pm;
-        let far_enough = |cell: &TruthCell, window: usize| {
+        let far_enough = |cell: &ClassicalCell, window: usize| {
             let (i, j) = (window / grid.cols as usize, window % grid.cols as usize);
             let row = grid.row0 + i as f64 * grid.step_row;
             let col = grid.col0 + j as f64 * grid.step_col;
@@ -187,8 +199,8 @@ impl DcnnTask {
             .into_iter()
             .enumerate()
             .map(|(window, index)| {
-                let cell = cells.get(index?)?;
-                (!cell.disturbed && far_enough(cell, window)).then_some(cell)
+                let known = sample.cells.get(index?)?;
+                (!known.disturbed && far_enough(&known.cell, window)).then_some(&known.cell)
             })
             .collect()
     }
@@ -199,17 +211,19 @@ impl DcnnTask {
         let side = windows.first().map_or(1, |windows| windows.side);
         let count = windows.iter().map(|windows| windows.images.len()).sum();
         let mut targets = Array4::zeros((count, WEIGHTS.len(), side, side));
-        let mut learns = Array4::zeros((count, 1, side, side));
+        let mut learns = Array4::zeros((count, WEIGHTS.len(), side, side));
         let weights = windows.iter().zip(frames).flat_map(|(windows, frame)| {
-            let weight = frame.peak_counts / (frame.peak_counts + HALF_WEIGHT_COUNTS);
-            windows.cells.iter().map(move |cell| (cell, weight as f32))
+            let weight = weight(frame);
+            windows.cells.iter().map(move |cell| (cell, weight))
         });
         for (index, (cell, weight)) in weights.enumerate() {
             let Some(cell) = cell else { continue };
             let (n, i, j) = (index / (side * side), index / side % side, index % side);
-            learns[[n, 0, i, j]] = weight;
             for (k, (value, spec)) in quantities(cell).into_iter().zip(&self.outputs).enumerate() {
-                targets[[n, k, i, j]] = ((value - spec.mean) / spec.scale) as f32;
+                if value.is_finite() {
+                    learns[[n, k, i, j]] = weight;
+                    targets[[n, k, i, j]] = ((value - spec.mean) / spec.scale) as f32;
+                }
             }
         }
         let ways = self.ways(frames, &windows)?;
@@ -222,9 +236,9 @@ impl DcnnTask {
         let mut targets = Vec::new();
         let mut asked = Vec::new();
         for (frame, windows) in frames.iter().zip(windows) {
-            let weight = (frame.peak_counts / (frame.peak_counts + HALF_WEIGHT_COUNTS)) as f32;
+            let weight = weight(frame);
             for (image, corner) in windows.images.iter().zip(&windows.corners) {
-                let columns = frame.frame.truth.columns.iter().map(|column| TruthColumn {
+                let columns = frame.columns.iter().map(|column| TruthColumn {
                     row: column.row - corner[0],
                     col: column.col - corner[1],
                     ..*column
@@ -247,15 +261,16 @@ impl DcnnTask {
 impl DcnnTask {
     /// The loss, from the map behind [`Dcnn::context_layers`].
     fn loss_of(&self, learner: &Learner, map: Tensor<4>, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
-        let outputs = learner.dcnn.behind_context(map.clone(), self.settings.stride_px);
+        let outputs = learner.dcnn.behind_context(map.clone(), self.settings.stride_px, self.normalise);
         let targets = to_device(&batch.targets, device);
         let learns = to_device(&batch.learns, device);
-        let count = learns.clone().sum().clamp_min(1.0);
+        let of_p = learns.clone().slice(s![.., 0..1, .., ..]);
+        let count = of_p.clone().sum().clamp_min(1.0);
         let weights = Tensor::<1>::from_floats(WEIGHTS, device).reshape([1, WEIGHTS.len(), 1, 1]);
 
         let errors = outputs.clone().slice(s![.., ..WEIGHTS.len(), .., ..]) - targets;
         let squares = errors.clone() * errors;
-        let regression = (squares.clone() * weights * learns.clone()).sum() / count.clone();
+        let regression = (squares.clone() * weights * learns).sum() / count.clone();
 
         // The likelihood sees the residual of P as a constant: it teaches sigma, and leaves P to its own loss.
         let p_scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
@@ -264,7 +279,7 @@ impl DcnnTask {
             .clamp(LOG_SIGMA[0], LOG_SIGMA[1]);
         let residual = squares.slice(s![.., 0..2, .., ..]).mean_dim(1).detach();
         let likelihood = residual * (log_sigma.clone() * -2.0).exp() * 0.5 + log_sigma;
-        let loss = regression + (likelihood * learns).sum() / count * SIGMA_WEIGHT;
+        let loss = regression + (likelihood * of_p).sum() / count * SIGMA_WEIGHT;
 
         if self.settings.columns_weight == 0.0 {
             return loss;
@@ -313,8 +328,8 @@ impl Task for DcnnTask {
 
     fn evaluate(&self, learner: &Learner, device: &Device) -> Result<Metrics, TrainError> {
         let frames = self.settings.schedule.held_out_frames;
-        let judged = self.judge(&learner.dcnn, device, (0..frames).map(|index| Split::HeldOut { index }))?;
-        Ok(judged.metrics(&self.outputs))
+        let samples = (0..frames).map(|index| self.sample(Split::HeldOut { index }));
+        Ok(self.judge(&learner.dcnn, device, samples)?.metrics(&self.outputs))
     }
 }
 
@@ -323,12 +338,12 @@ impl DcnnTask {
         &self,
         network: &Dcnn,
         device: &Device,
-        splits: impl Iterator<Item = Split>,
+        samples: impl Iterator<Item = Result<Sample, TrainError>>,
     ) -> Result<Judged, TrainError> {
         let mut judged = Judged::default();
-        for split in splits {
-            let sample = self.sample(split)?;
-            let cell_pm = sample.frame.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt());
+        for sample in samples {
+            let sample = sample?;
+            let cell_pm = sample.cells.first().map_or(0.0, |known| known.cell.cell_area.abs().sqrt());
             let windows = self.windows(&sample, JUDGED_WITHIN_CELLS * cell_pm);
             if windows.images.is_empty() {
                 continue;
@@ -350,7 +365,7 @@ impl DcnnTask {
                 }
                 judged.truth_p.extend([cell.p_x, cell.p_y]);
                 judged.sigma.extend(physical(WEIGHTS.len(), window).map(f64::exp));
-                judged.dose.push(sample.peak_counts);
+                judged.dose.push(sample.peak_counts.unwrap_or(f64::NAN));
             }
         }
         Ok(judged)
@@ -374,8 +389,18 @@ impl DcnnTask {
         Ok((network, Some(StartingPoint { name: manifest.name, sha256: manifest.weights.sha256 })))
     }
 
+    /// RMS difference of the components of P from the labels of the frames that were held back, pm.
+    fn held_back(&self, network: &Dcnn, device: &Device) -> Result<Option<f64>, TrainError> {
+        let Some(labelled) = &self.labelled else { return Ok(None) };
+        let samples = labelled.held_back(self.settings.schedule.crop_px).into_iter().map(Ok);
+        let judged = self.judge(network, device, samples)?;
+        let [x, y, ..] = &judged.errors;
+        let finite = || x.iter().chain(y).copied().filter(|error| error.is_finite());
+        Ok((finite().count() > 0).then(|| super::judged::rms(finite())))
+    }
+
     /// The trained network as it is used: normalisation of the batch gives way to that of many frames.
-    fn finished(&self, network: Dcnn) -> Result<Dcnn, TrainError> {
+    fn finished(&self, network: Dcnn, device: &Device) -> Result<Dcnn, TrainError> {
         if !self.normalise {
             return Ok(network);
         }
@@ -383,8 +408,12 @@ impl DcnnTask {
         for index in 0..FOLDING_FRAMES {
             images.extend(self.windows(&self.sample(Split::Folding { index })?, 0.0).images);
         }
-        let folded = direct::folded(&network, &images)?;
-        Ok(network.folded(&folded))
+        let network = {
+            let folded = direct::folded(&network, &images)?;
+            network.folded(&folded)
+        };
+        let maps = images.chunks(1).map(|image| network.context(upload(image, device), false)).collect();
+        Ok(network.with_hidden_folded(Tensor::cat(maps, 0), self.settings.stride_px))
     }
 
     /// Mean, whitening and calibration of the site features on frames that the network was not trained on.
@@ -423,13 +452,22 @@ fn read(tensor: Tensor<4>) -> Result<Vec<f32>, TrainError> {
     data.try_into_vec::<f32>().map_err(|error| TrainError::Execution(format!("{error:?}")))
 }
 
-/// Trains a DCNN, from the weights of `from_model` where one is given, and writes its model folder `output/<name>`.
+/// What a DCNN is trained from, beside its settings.
+#[derive(Debug, Clone, Default)]
+pub struct Beginning {
+    /// Folder of a model to go on from; random weights without.
+    pub from_model: Option<PathBuf>,
+    /// Labelled frames to learn from; the errors on those that are held back are reported for before and after.
+    pub labels: Option<LabelSource>,
+}
+
+/// Trains a DCNN and writes its model folder `output/<name>`.
 ///
 /// # Errors
 /// When the device, the simulator or a file fails, or the loss diverges.
 pub fn train_dcnn(
     settings: DcnnTrainSettings,
-    from_model: Option<&Path>,
+    beginning: &Beginning,
     choice: DeviceChoice,
     output: &Path,
 ) -> Result<Metrics, TrainError> {
@@ -437,20 +475,29 @@ pub fn train_dcnn(
     device.seed(settings.schedule.seed);
     let work = output.join(format!("{}.training", settings.name));
     let mut task = DcnnTask::new(settings);
-    let (network, started_from) = task.start(from_model, &device)?;
+    let (network, started_from) = task.start(beginning.from_model.as_deref(), &device)?;
     let schedule = task.settings.schedule.clone();
+    if let Some(source) = &beginning.labels {
+        let labelled = Labelled::read(source, task.settings.pixel_size_pm, schedule.crop_px)?;
+        task.labelled = Some(labelled);
+    }
+    let before = task.held_back(&network, &device)?;
     let learner = Learner::new(network, FEATURE_CHANNELS, &device);
     let mut learner = runner::run(&task, learner, &schedule, &device, &work)?;
-    learner.dcnn = task.finished(learner.dcnn)?;
+    learner.dcnn = task.finished(learner.dcnn, &device)?;
     let network = &learner.dcnn;
 
     // Sigma is calibrated on frames of its own, then judged like the rest on held-out ones.
-    let calibration = (0..schedule.held_out_frames).map(|index| Split::Calibration { index });
+    let calibration = (0..schedule.held_out_frames).map(|index| task.sample(Split::Calibration { index }));
     let calibration = task.judge(network, &device, calibration)?.sigma_calibration();
     if let (Some(spec), Some(calibration)) = (task.outputs.last_mut(), calibration) {
         calibration.apply(spec);
     }
-    let metrics = task.evaluate(&learner, &device)?;
+    let mut metrics = task.evaluate(&learner, &device)?;
+    let after = task.held_back(network, &device)?;
+    for (name, error) in [("before", before), ("after", after)] {
+        metrics.extend(error.map(|error| (format!("held_back_rms_p_component_{name}_pm"), error)));
+    }
     let features = task.feature_statistics(network, &device)?;
     export::write(
         &output.join(&task.settings.name),
@@ -466,6 +513,7 @@ pub fn train_dcnn(
             features: Some(features.to_bytes()?),
             schedule,
             started_from,
+            labels: beginning.labels.as_ref().map(LabelSource::describe),
             config: export::table(&task.settings)?,
             metrics: metrics.clone(),
         },

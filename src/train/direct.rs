@@ -138,7 +138,7 @@ mod tests {
             let network = random_network(head, window_px).train();
             let images = [noise(shape, 1), noise(shape, 2)];
             let loss = |map: Tensor<4>| {
-                let outputs = network.behind_context(map.clone(), 8);
+                let outputs = network.behind_context(map.clone(), 8, normalise);
                 (outputs.clone() * outputs).mean() + map.mean()
             };
 
@@ -173,9 +173,14 @@ mod tests {
             let upload = || super::super::samples::upload(&images, &device);
             let expected = read(network.context(upload(), true)).unwrap();
             let plain = read(network.context(upload(), false)).unwrap();
+            let outputs = read(network.behind_context(network.context(upload(), true), 8, true)).unwrap();
             let folds = folded(&network, &images).unwrap();
-            let found = read(network.folded(&folds).context(upload(), false)).unwrap();
-            assert_close(&expected, &found, 1e-4, "folded");
+            let network = network.folded(&folds);
+            let map = network.context(upload(), false);
+            assert_close(&expected, &read(map.clone()).unwrap(), 1e-4, "folded map");
+            let network = network.with_hidden_folded(map.clone(), 8);
+            let found = read(network.behind_context(map, 8, false)).unwrap();
+            assert_close(&outputs, &found, 1e-3, "folded outputs");
             assert!(expected.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 0.1));
         }
     }

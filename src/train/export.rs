@@ -10,6 +10,8 @@ use burn_store::ModuleSnapshot;
 use serde::Serialize;
 use std::path::Path;
 
+const SIMULATED: &str = "simulated frames, made on the fly from training.config.scenes";
+
 /// Everything that goes into `model.toml` beside the weights.
 pub(super) struct Export {
     pub name: String,
@@ -22,6 +24,8 @@ pub(super) struct Export {
     pub features: Option<Vec<u8>>,
     pub schedule: Schedule,
     pub started_from: Option<StartingPoint>,
+    /// Labelled frames, in words.
+    pub labels: Option<String>,
     pub config: toml::Table,
     pub metrics: Metrics,
 }
@@ -43,7 +47,10 @@ pub(super) fn write<M: ModuleSnapshot>(folder: &Path, network: &M, export: Expor
         weights,
         features,
         training: TrainingRecord {
-            data: "simulated frames, made on the fly from training.config.scenes".to_owned(),
+            data: match export.labels {
+                Some(labels) => format!("{SIMULATED}; {labels}"),
+                None => SIMULATED.to_owned(),
+            },
             seed: export.schedule.seed,
             steps: export.schedule.steps,
             commit: commit(),

@@ -9,7 +9,7 @@ use crate::columns::{ColumnSettings, find_columns};
 use crate::frame::{Column, Sublattice};
 use crate::networks::{Architecture, DeviceChoice, Fcnn, FcnnConfig};
 use crate::preprocess::PixelMap;
-use crate::simulate::{SimulatedFrame, TruthColumn};
+use crate::simulate::TruthColumn;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use ndarray::{Array2, Array3};
 use rayon::prelude::*;
@@ -49,11 +49,11 @@ impl FcnnTask {
     }
 
     /// Class of every pixel: a disc around every column, background elsewhere.
-    fn classes(&self, frame: &SimulatedFrame) -> Array2<u8> {
-        let (rows, cols) = frame.pixels.dim();
+    fn classes(&self, sample: &Sample) -> Array2<u8> {
+        let (rows, cols) = sample.pixels.dim();
         let radius = self.settings.column_radius_pm / self.settings.pixel_size_pm;
         let mut classes = Array2::from_elem((rows, cols), (CLASSES - 1) as u8);
-        for column in &frame.truth.columns {
+        for column in &sample.columns {
             let reach = |centre: f64, size: usize| {
                 let from = (centre - radius).ceil().max(0.0) as usize;
                 let to = (centre + radius).floor().max(-1.0) + 1.0;
@@ -83,7 +83,7 @@ impl Task for FcnnTask {
             .collect::<Result<Vec<_>, _>>()?;
         Ok(FcnnBatch {
             images: frames.iter().map(|sample| normalised(sample, self.settings.normalisation)).collect(),
-            classes: frames.iter().map(|sample| self.classes(&sample.frame)).collect(),
+            classes: frames.iter().map(|sample| self.classes(sample)).collect(),
         })
     }
 
@@ -112,7 +112,7 @@ impl Task for FcnnTask {
             let valid = Array2::from_elem((rows, cols), true);
             let columns =
                 find_columns(&probabilities, &valid, &PixelMap::IDENTITY, &ColumnSettings::default())?;
-            let judged = self.judge(&sample.frame.truth.columns, &columns, rows);
+            let judged = self.judge(&sample.columns, &columns, rows);
             truths += judged.truths;
             found += judged.found;
             predicted += judged.predicted;
@@ -205,6 +205,7 @@ pub fn train_fcnn(
             features: None,
             schedule,
             started_from: None,
+            labels: None,
             config: export::table(&task.settings)?,
             metrics: metrics.clone(),
         },

@@ -1,4 +1,4 @@
-//! Training of the two networks on simulated frames, made on the fly.
+//! Training of the two networks on simulated frames, made on the fly, and of the DCNN on labelled ones too.
 //!
 //! A [`Task`] says how a batch is made, what its loss is and how a network is judged; [`run`](runner::run) is the one
 //! loop that all of them share: Adam, cosine schedule, checkpoints that resume exactly, a CSV log.
@@ -10,12 +10,14 @@ mod direct;
 mod export;
 mod fcnn;
 mod judged;
+mod labelled;
 mod runner;
 mod samples;
 mod settings;
 
-pub use dcnn::train_dcnn;
+pub use dcnn::{Beginning, train_dcnn};
 pub use fcnn::train_fcnn;
+pub use labelled::LabelSource;
 pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
 
 use crate::networks::{Architecture, FeatureError, ModelError};
@@ -40,6 +42,10 @@ pub enum TrainError {
     Features(#[from] FeatureError),
     #[error("{path} holds {found:?}; expected {expected:?}, which the config asks for")]
     OtherNetwork { path: PathBuf, found: Architecture, expected: Architecture },
+    #[error(transparent)]
+    Session(#[from] crate::session::SessionError),
+    #[error("labels of {path}: {message}")]
+    Labels { path: PathBuf, message: String },
     #[error("the loss at step {step} is {loss}: lower schedule.learning_rate")]
     Diverged { step: u64, loss: f32 },
     #[error(transparent)]

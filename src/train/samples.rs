@@ -1,11 +1,12 @@
-//! Simulated frames for training, each determined by its seed alone.
+//! Frames to train on, with what is known of them. Simulated ones are determined by their seed alone.
 
 use super::TrainError;
+use crate::frame::ClassicalCell;
 use crate::preprocess::Normalisation;
-use crate::simulate::{SimulatedFrame, TrainingRanges, random_scene, render};
+use crate::simulate::{TrainingRanges, TruthCell, TruthColumn, random_scene, render};
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array2;
-use rand::{RngExt as _, SeedableRng as _};
+use rand::{Rng, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 /// Which part of the endless stream of frames.
@@ -31,13 +32,35 @@ impl Split {
             Self::Folding { index } => (3, index as u64),
         }
     }
+
+    /// The random numbers of a frame.
+    pub(super) fn random(self, seed: u64) -> ChaCha8Rng {
+        let (stream, frame) = self.stream();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ frame.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        rng.set_stream(stream);
+        rng
+    }
 }
 
-/// A simulated frame and the dose it was made with.
+/// A frame at the model's scale, and what is known of it.
+#[derive(Debug)]
 pub(super) struct Sample {
-    pub frame: SimulatedFrame,
-    /// Counts at the peak of an A column.
-    pub peak_counts: f64,
+    /// `[row, col]`; NaN where nothing was measured.
+    pub pixels: Array2<f32>,
+    pub cells: Vec<KnownCell>,
+    pub columns: Vec<TruthColumn>,
+    /// Counts at the peak of an A column, where they are known.
+    pub peak_counts: Option<f64>,
+}
+
+/// A unit cell as the image shows it: its P is the apparent one, mistilt included, which no single cell can tell from a
+/// real one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct KnownCell {
+    /// NaN where it is not known.
+    pub cell: ClassicalCell,
+    /// Nothing is learned from it, nor from the cell next to it in its place.
+    pub disturbed: bool,
 }
 
 /// A scene drawn from `ranges` and imaged at `[side, side]` px, with a contrast drawn from `gamma`.
@@ -48,17 +71,29 @@ pub(super) fn simulated(
     seed: u64,
     split: Split,
 ) -> Result<Sample, TrainError> {
-    let (stream, frame) = split.stream();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ frame.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    rng.set_stream(stream);
+    let mut rng = split.random(seed);
     let (specimen, microscope) = random_scene(ranges, [side, side], &mut rng);
     let mut frame = render(&specimen, &microscope, &mut rng)?;
-    if gamma != [1.0, 1.0] {
-        let largest = frame.pixels.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-        let power = rng.random_range(gamma[0]..=gamma[1]) as f32;
-        frame.pixels.mapv_inplace(|value| largest * (value.max(0.0) / largest).powf(power));
+    bend(&mut frame.pixels, gamma, &mut rng);
+    let known = |cell: &TruthCell| KnownCell { cell: cell.as_measured(), disturbed: cell.disturbed };
+    Ok(Sample {
+        cells: frame.truth.cells.iter().map(known).collect(),
+        columns: frame.truth.columns,
+        pixels: frame.pixels,
+        peak_counts: Some(microscope.peak_counts),
+    })
+}
+
+/// Raises pixels to a power drawn from `gamma`; the largest stays as it is, what is below 0 becomes 0.
+pub(super) fn bend(pixels: &mut Array2<f32>, gamma: [f64; 2], rng: &mut impl Rng) {
+    if gamma == [1.0, 1.0] {
+        return;
     }
-    Ok(Sample { frame, peak_counts: microscope.peak_counts })
+    let largest = pixels.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+    let power = rng.random_range(gamma[0]..=gamma[1]) as f32;
+    let bent =
+        |value: f32| if value.is_nan() { value } else { largest * (value.max(0.0) / largest).powf(power) };
+    pixels.mapv_inplace(bent);
 }
 
 /// Normalised frames as one batch.
@@ -73,5 +108,5 @@ pub(super) fn upload(frames: &[Array2<f32>], device: &Device) -> Tensor<4> {
 
 /// As the live path normalises.
 pub(super) fn normalised(sample: &Sample, normalisation: Normalisation) -> Array2<f32> {
-    normalisation.normalise(&sample.frame.pixels)
+    normalisation.normalise(&sample.pixels)
 }

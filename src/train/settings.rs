@@ -2,7 +2,7 @@
 
 use super::TrainError;
 use crate::config::InvalidSetting;
-use crate::networks::{DcnnConfig, HeadKind, Padding};
+use crate::networks::{DcnnConfig, HeadKind, Manifest, Padding};
 use crate::preprocess::Normalisation;
 use crate::simulate::TrainingRanges;
 use serde::de::DeserializeOwned;
@@ -84,6 +84,8 @@ pub struct DcnnTrainSettings {
     pub cell_minimum_pm: f64,
     /// Pixels are raised to a power drawn from this range, the largest left as it is.
     pub gamma: [f64; 2],
+    /// Of the frames to learn from, the fraction that is labelled ones where such are given; the others are simulated.
+    pub labelled_fraction: f64,
     pub scenes: TrainingRanges,
 }
 
@@ -103,6 +105,7 @@ impl Default for DcnnTrainSettings {
             cell_upper_bound_pm: 285.0,
             cell_minimum_pm: 0.0,
             gamma: [1.0, 1.0],
+            labelled_fraction: 0.5,
             scenes: at_model_scale(),
         }
     }
@@ -185,37 +188,70 @@ impl DcnnTrainSettings {
     }
 
     /// # Errors
-    /// When the file cannot be read or holds a value out of range.
-    pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let settings: Self = read_toml(path)?;
-        settings.schedule.validate(settings.window_px.next_multiple_of(8))?;
-        settings.scenes.validate("scenes")?;
-        let network = settings.network(0);
-        if let Stack::Centred { windows: windows @ 0 } = settings.stack {
-            return Err(InvalidSetting::new("stack.windows", windows, "at least 1").into());
+    /// Names the first value out of range.
+    fn validate(&self) -> Result<(), InvalidSetting> {
+        self.schedule.validate(self.window_px.next_multiple_of(8))?;
+        self.scenes.validate("scenes")?;
+        let network = self.network(0);
+        if let Stack::Centred { windows: windows @ 0 } = self.stack {
+            return Err(InvalidSetting::new("stack.windows", windows, "at least 1"));
         }
-        let [nearest, farthest] = [settings.cell_minimum_pm, settings.cell_upper_bound_pm];
+        let [nearest, farthest] = [self.cell_minimum_pm, self.cell_upper_bound_pm];
         if !(0.0 <= nearest && nearest < farthest && farthest <= 1e4) {
             let expected = "from 0 to below cell_upper_bound_pm, which is at most 10000";
-            return Err(InvalidSetting::new("cell_minimum_pm", nearest, expected).into());
+            return Err(InvalidSetting::new("cell_minimum_pm", nearest, expected));
         }
-        let weight = settings.columns_weight;
+        let weight = self.columns_weight;
         if !(0.0..=100.0).contains(&weight) {
-            return Err(InvalidSetting::new("columns_weight", weight, "0 to 100").into());
+            return Err(InvalidSetting::new("columns_weight", weight, "0 to 100"));
         }
-        let [low, high] = settings.gamma;
+        let fraction = self.labelled_fraction;
+        if !(0.0..=1.0).contains(&fraction) {
+            return Err(InvalidSetting::new("labelled_fraction", fraction, "0 to 1"));
+        }
+        let [low, high] = self.gamma;
         if !(0.1 <= low && low <= high && high <= 10.0) {
             let found = format!("{low}, {high}");
-            return Err(InvalidSetting::new("gamma", found, "a range within 0.1 to 10").into());
+            return Err(InvalidSetting::new("gamma", found, "a range within 0.1 to 10"));
         }
-        if settings.stride_px == 0 || !settings.stride_px.is_multiple_of(network.pooling()) {
+        if self.stride_px == 0 || !self.stride_px.is_multiple_of(network.pooling()) {
             let expected = format!("a multiple of {} for this head", network.pooling());
-            return Err(InvalidSetting::new("stride_px", settings.stride_px, expected).into());
+            return Err(InvalidSetting::new("stride_px", self.stride_px, expected));
         }
         if network.head_features() == 0 {
             let expected = "a window large enough for its head: 28 px, 54 px for a deep one";
-            return Err(InvalidSetting::new("window_px", settings.window_px, expected).into());
+            return Err(InvalidSetting::new("window_px", self.window_px, expected));
         }
+        Ok(())
+    }
+
+    /// What the model in `folder` was trained with, but for a short schedule at a low rate, to adapt it to a microscope.
+    ///
+    /// # Errors
+    /// When there is no such model, or its manifest does not say.
+    pub fn adapting(folder: &Path) -> Result<Self, TrainError> {
+        let manifest = Manifest::read(folder)?;
+        let wrong = |message: String| TrainError::Config { path: folder.to_owned(), message };
+        let config = manifest.training.config.try_into::<Self>();
+        let config = config.map_err(|error| wrong(format!("training.config: {error}")))?;
+        let schedule = Schedule {
+            steps: 80,
+            learning_rate: 1e-4,
+            warmup_steps: 10,
+            checkpoint_every: 20,
+            held_out_frames: 16,
+            ..config.schedule.clone()
+        };
+        let settings = Self { schedule, ..config };
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// # Errors
+    /// When the file cannot be read or holds a value out of range.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let settings: Self = read_toml(path)?;
+        settings.validate()?;
         Ok(settings)
     }
 }
