@@ -1,5 +1,6 @@
 //! Both networks on one device: prepared frames in, plain arrays out.
 
+use super::dcnn_cpu::CpuDcnn;
 use super::dcnn::{Dcnn, DcnnConfig, POOLING, Padding, site_features};
 use super::device::{DeviceChoice, DeviceError};
 use super::fcnn::{Fcnn, MULTIPLE_OF};
@@ -24,6 +25,8 @@ pub struct EngineSettings {
     pub fcnn: Option<PathBuf>,
     /// Run the DCNN window by window even where the shared trunk is exact.
     pub exact_windows: bool,
+    /// On a CPU, run burn's own layers rather than the convolutions made for it: what those are compared with.
+    pub burn_layers: bool,
 }
 
 /// A network that could not be loaded or run.
@@ -72,7 +75,10 @@ pub struct Engine {
     /// The whitening on the device, `[channel, channel]`, and the mean, `[channel]`.
     whitening: Option<(Tensor<2>, Tensor<1>)>,
     fcnn: Option<LoadedModel<Fcnn>>,
+    /// The DCNN on a CPU, where its trunk can be shared.
+    cpu_dcnn: Option<CpuDcnn>,
     exact_windows: bool,
+    burn_layers: bool,
 }
 
 impl Engine {
@@ -86,7 +92,11 @@ impl Engine {
         let fcnn = settings.fcnn.as_deref().map(|folder| LoadedModel::fcnn(folder, &device)).transpose()?;
         let whitening =
             dcnn.as_ref().and_then(|model| model.features.as_ref()).map(|f| on_device(f, &device));
-        Ok(Self { device, device_name, dcnn, whitening, fcnn, exact_windows: settings.exact_windows })
+        let EngineSettings { exact_windows, burn_layers, .. } = *settings;
+        let mut engine =
+            Self { device, device_name, dcnn, whitening, fcnn, cpu_dcnn: None, exact_windows, burn_layers };
+        engine.cpu_dcnn = engine.dcnn.as_ref().map(|model| engine.on_cpu(model)).transpose()?.flatten();
+        Ok(engine)
     }
 
     /// Replaces one of the models, on the same device.
@@ -97,12 +107,25 @@ impl Engine {
         match Manifest::read(folder)?.architecture {
             Architecture::Dcnn(_) => {
                 let model = LoadedModel::dcnn(folder, &self.device)?;
+                self.cpu_dcnn = self.on_cpu(&model)?;
                 self.whitening = model.features.as_ref().map(|features| on_device(features, &self.device));
                 self.dcnn = Some(model);
             }
             Architecture::Fcnn(_) => self.fcnn = Some(LoadedModel::fcnn(folder, &self.device)?),
         }
         Ok(())
+    }
+
+    /// The DCNN for the CPU's own convolutions; `None` elsewhere, and where windows cannot share a trunk.
+    fn on_cpu(&self, model: &LoadedModel<Dcnn>) -> Result<Option<CpuDcnn>, NetworkError> {
+        match model.manifest.architecture {
+            Architecture::Dcnn(config)
+                if config.padding == Padding::Valid && !self.burn_layers && self.device == Device::flex() =>
+            {
+                Ok(Some(CpuDcnn::new(&model.network, config, model.features.as_ref())?))
+            }
+            _ => Ok(None),
+        }
     }
 
     pub fn device_name(&self) -> &str {
@@ -197,6 +220,10 @@ impl Engine {
     ) -> Result<RawMaps, NetworkError> {
         let used = |count: usize| (count - 1) * windows.stride + windows.side;
         let cropped = image.slice(nds![..used(windows.rows), ..used(windows.cols)]);
+        if let Some(network) = &self.cpu_dcnn {
+            let (outputs, distance) = network.run(cropped, windows.stride);
+            return Ok(RawMaps { outputs, distance });
+        }
         let input = self.upload(&cropped.to_owned().insert_axis(Axis(0)).insert_axis(Axis(0)));
         let features = model.network.features(input);
         let distance = self.distances(features.clone(), window_features(model), windows.stride / POOLING);

@@ -29,6 +29,7 @@ fn engine(dcnn: Option<&TempDir>, fcnn: Option<&TempDir>, exact_windows: bool) -
         dcnn: dcnn.map(path),
         fcnn: fcnn.map(path),
         exact_windows,
+        burn_layers: false,
     })
     .unwrap()
 }
