@@ -81,10 +81,6 @@ impl Map {
         self.rows
     }
 
-    pub(crate) const fn cols(&self) -> usize {
-        self.cols
-    }
-
     pub(crate) fn view(&self) -> View<'_> {
         let used = self.rows * self.blocks * self.cols;
         View { data: &self.data[..used], rows: self.rows, blocks: self.blocks, cols: self.cols }

@@ -1,6 +1,6 @@
 //! Vector instructions, chosen at run time.
 
-#![allow(clippy::needless_range_loop, reason = "see super::transforms")]
+#![allow(clippy::needless_range_loop, clippy::manual_map, reason = "see super::transforms")]
 
 use super::map::{Activation, Block, Filters, LANES, in_blocks};
 use crate::networks::LEAKY_SLOPE;
