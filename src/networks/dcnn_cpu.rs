@@ -90,12 +90,18 @@ impl CpuDcnn {
     }
 
     /// As [`Self::run`], with `step` rows of each layer at once.
-    fn run_by(&self, image: ArrayView2<'_, f32>, stride_px: usize, step: usize) -> (Array3<f32>, Array2<f32>) {
+    fn run_by(
+        &self,
+        image: ArrayView2<'_, f32>,
+        stride_px: usize,
+        step: usize,
+    ) -> (Array3<f32>, Array2<f32>) {
         let (rows, cols) = image.dim();
         let pixels = image.as_standard_layout();
         let pixels = pixels.as_slice().unwrap_or_default();
         let image = View { data: pixels, rows, blocks: 1, cols };
-        let [window_rows, window_cols] = [rows, cols].map(|size| (size - self.config.window_px) / stride_px + 1);
+        let [window_rows, window_cols] =
+            [rows, cols].map(|size| (size - self.config.window_px) / stride_px + 1);
         let mut network = self.trunk.clone();
         for (index, layer) in self.connected.iter().enumerate() {
             let stride = if index == 0 { stride_px / self.config.pooling() } else { 1 };
@@ -116,7 +122,8 @@ impl CpuDcnn {
         });
         let outputs = plain(&map, [self.config.outputs, window_rows, window_cols]);
         let mut distances = sites.map(SiteDistances::into_distances).unwrap_or_default().into_iter();
-        let distance = Array2::from_shape_simple_fn((window_rows, window_cols), || distances.next().unwrap_or(f32::NAN));
+        let distance =
+            Array2::from_shape_simple_fn((window_rows, window_cols), || distances.next().unwrap_or(f32::NAN));
         (outputs, distance)
     }
 }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::networks::{Architecture, DeviceChoice, Engine, EngineSettings, HeadKind, Padding, write_untrained};
+use crate::networks::{
+    Architecture, DeviceChoice, Engine, EngineSettings, HeadKind, Padding, write_untrained,
+};
 use burn::tensor::{Device, Distribution, Tensor};
 use rand::SeedableRng;
 use rand_distr::{Distribution as _, StandardNormal};
@@ -36,7 +38,8 @@ fn same_maps(folder: &std::path::Path, image: &Array2<f32>, stride: usize) {
         ("feature_distance", &burn.feature_distance, &own.feature_distance),
     ] {
         assert_eq!(burn.dim(), own.dim(), "{name}");
-        let range = burn.iter().copied().fold(f32::MIN, f32::max) - burn.iter().copied().fold(f32::MAX, f32::min);
+        let range =
+            burn.iter().copied().fold(f32::MIN, f32::max) - burn.iter().copied().fold(f32::MAX, f32::min);
         assert!(range > 0.0, "{name}: a constant map proves nothing");
         let difference = burn.iter().zip(own).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / range;
         assert!(difference < 1e-4, "{name}, {:?}, stride {stride}: {difference}", image.dim());

@@ -1,7 +1,7 @@
 //! Both networks on one device: prepared frames in, plain arrays out.
 
-use super::dcnn_cpu::CpuDcnn;
 use super::dcnn::{Dcnn, DcnnConfig, POOLING, Padding, site_features};
+use super::dcnn_cpu::CpuDcnn;
 use super::device::{DeviceChoice, DeviceError};
 use super::fcnn::{Fcnn, MULTIPLE_OF};
 use super::features::FeatureStatistics;

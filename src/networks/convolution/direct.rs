@@ -119,7 +119,9 @@ impl<T: Pixel<N>, const N: usize> Kernel for OutputRow<'_, T, N> {
                 lefts[p] = (group * P + p.min(last)) * stride;
             }
             for (tap_row, weights) in weights.chunks_exact(taps).enumerate() {
-                let Some(tap_row) = (row * stride + tap_row * dilation).checked_sub(padding) else { continue };
+                let Some(tap_row) = (row * stride + tap_row * dilation).checked_sub(padding) else {
+                    continue;
+                };
                 if tap_row >= input.rows {
                     continue;
                 }

@@ -103,7 +103,11 @@ pub(crate) fn put<S: Simd>(block: &mut Block, v: usize, vector: S::f32s) {
 /// `a * b + c`.
 #[inline(always)]
 pub(crate) fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
-    if LANES / S::F32_LANES == PORTABLE_VECTORS { simd.add_f32s(simd.mul_f32s(a, b), c) } else { simd.mul_add_f32s(a, b, c) }
+    if LANES / S::F32_LANES == PORTABLE_VECTORS {
+        simd.add_f32s(simd.mul_f32s(a, b), c)
+    } else {
+        simd.mul_add_f32s(a, b, c)
+    }
 }
 
 /// Adds one tap of a convolution to the sums of `P` pixels: `N` input channels to a block of output channels.

@@ -123,7 +123,8 @@ impl Network {
             }
             let last = start + count == rows;
             for (index, layer) in self.layers.iter().enumerate() {
-                if let Some([input, output]) = maps.get_mut(index..index + 2).and_then(|pair| pair.as_mut_array())
+                if let Some([input, output]) =
+                    maps.get_mut(index..index + 2).and_then(|pair| pair.as_mut_array())
                 {
                     let made = layer.advance(level, [input, output], last, step);
                     watch(index, output.view().rows(output.rows() - made, made));

@@ -142,7 +142,11 @@ fn direct_convolutions_are_what_is_defined() {
         for level in Level::available() {
             let mut found = Map::empty(layer.output_blocks(), layer.output_size(cols));
             layer.run(level, blocked.view(), found.append(layer.output_size(rows)));
-            assert_same(&expected, &found, &format!("{level:?}, {outputs} x {inputs} x {side}, {placement:?}"));
+            assert_same(
+                &expected,
+                &found,
+                &format!("{level:?}, {outputs} x {inputs} x {side}, {placement:?}"),
+            );
         }
     }
 }

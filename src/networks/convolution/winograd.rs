@@ -84,9 +84,12 @@ impl Winograd {
             patches: vec![Block::ZERO; PLACES * self.input_blocks * BATCH],
             products: vec![Block::ZERO; PLACES * BATCH],
         };
-        output.par_chunks_mut(self.kept(TILE) * row).enumerate().for_each_init(scratch, |scratch, (index, output)| {
-            level.run(TileRow { layer: self, input, top: index * TILE, scratch, output });
-        });
+        output.par_chunks_mut(self.kept(TILE) * row).enumerate().for_each_init(
+            scratch,
+            |scratch, (index, output)| {
+                level.run(TileRow { layer: self, input, top: index * TILE, scratch, output });
+            },
+        );
     }
 }
 
