@@ -136,7 +136,8 @@ fn plain(map: &Map, [channels, rows, cols]: [usize; 3]) -> Array3<f32> {
     })
 }
 
-fn filters(convolution: &Conv2d, activation: Activation) -> Result<Filters, NetworkError> {
+/// A convolution's weights, with what follows it.
+pub(super) fn filters(convolution: &Conv2d, activation: Activation) -> Result<Filters, NetworkError> {
     let weight = convolution.weight.val();
     let [outputs, inputs, side, _] = weight.dims();
     let bias = match &convolution.bias {
@@ -148,7 +149,7 @@ fn filters(convolution: &Conv2d, activation: Activation) -> Result<Filters, Netw
 }
 
 /// Batch normalisation with what it learned, as scale and shift.
-fn affine(norm: &BatchNorm) -> Result<(Vec<f32>, Vec<f32>), NetworkError> {
+pub(super) fn affine(norm: &BatchNorm) -> Result<(Vec<f32>, Vec<f32>), NetworkError> {
     let scale = norm.gamma.val() / (norm.running_var.value() + norm.epsilon).sqrt();
     let shift = norm.beta.val() - norm.running_mean.value() * scale.clone();
     Ok((download(scale)?, download(shift)?))

@@ -13,6 +13,7 @@ mod dense;
 mod device;
 mod engine;
 mod fcnn;
+mod fcnn_cpu;
 mod features;
 mod manifest;
 mod untrained;

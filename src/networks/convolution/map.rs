@@ -86,6 +86,11 @@ impl Map {
         View { data: &self.data[..used], rows: self.rows, blocks: self.blocks, cols: self.cols }
     }
 
+    /// All pixels, `[row, channel block, col]`.
+    pub(crate) fn pixels_mut(&mut self) -> &mut [Block] {
+        &mut self.data[..self.rows * self.blocks * self.cols]
+    }
+
     /// Space for `rows` more rows, which the caller fills; what it holds before is arbitrary.
     pub(crate) fn append(&mut self, rows: usize) -> &mut [Block] {
         let stride = self.blocks * self.cols;
@@ -136,6 +141,22 @@ impl Filters {
             return 0.0;
         }
         self.weights[(output * self.inputs + input) * self.side * self.side + tap]
+    }
+
+    /// The same filters for input channels that come from maps of so many channels each, whose last blocks are not full.
+    pub(crate) fn with_sources(self, sources: &[usize]) -> Self {
+        let taps = self.side * self.side;
+        let inputs = sources.iter().map(|source| source.next_multiple_of(LANES)).sum();
+        let mut weights = vec![0.0; self.outputs * inputs * taps];
+        for output in 0..self.outputs {
+            let (mut from, mut to) = (output * self.inputs * taps, output * inputs * taps);
+            for &source in sources {
+                weights[to..to + source * taps].copy_from_slice(&self.weights[from..from + source * taps]);
+                from += source * taps;
+                to += source.next_multiple_of(LANES) * taps;
+            }
+        }
+        Self { inputs, weights, ..self }
     }
 
     pub(crate) const fn output_blocks(&self) -> usize {

@@ -15,6 +15,7 @@ pub(crate) mod simd;
 pub(crate) mod sites;
 pub(crate) mod stream;
 mod transforms;
+pub(crate) mod upsample;
 pub(crate) mod winograd;
 
 #[cfg(test)]

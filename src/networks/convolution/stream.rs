@@ -71,7 +71,8 @@ impl Layer {
     }
 }
 
-fn pool(input: View<'_>, output: &mut [Block]) {
+/// 2 × 2 max-pooling; fills `output`, `[row, channel block, col]`.
+pub(crate) fn pool(input: View<'_>, output: &mut [Block]) {
     let cols = input.cols / 2;
     if cols == 0 {
         return;
@@ -137,5 +138,5 @@ impl Network {
 
 /// Rows in one step: enough for every thread, few enough for the cache.
 pub(crate) fn rows_per_step() -> usize {
-    (16 * rayon::current_num_threads()).clamp(32, 256)
+    (8 * rayon::current_num_threads()).clamp(16, 256)
 }

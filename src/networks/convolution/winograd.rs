@@ -12,10 +12,13 @@ use super::simd::{Epilogue, Kernel, Level, PIXELS_DIVIDE, Vectors, accumulate, s
 use super::transforms::{KERNEL_TRANSFORM, PATCH, PLACES, TILE, Target, patch, sums, transform_patch};
 use pulp::Simd;
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Tiles that are transformed before they are multiplied: a few register loads, small enough for the second-level cache.
 const BATCH: usize = 2 * PIXELS_DIVIDE;
+/// Blocks from one place's products to the next one's: odd, as [`Winograd::place_stride`].
+const PRODUCT_STRIDE: usize = BATCH + 1;
 
 /// A 3 × 3 convolution of stride 1, with or without zero padding and a 2 × 2 max-pool behind it.
 #[derive(Debug, Clone)]
@@ -59,6 +62,12 @@ impl Winograd {
         self.output_blocks
     }
 
+    /// Blocks from one place's transformed pixels to the next one's: odd, so that a tile's places do not compete for the
+    /// same few lines of the first-level cache.
+    const fn place_stride(&self) -> usize {
+        self.input_blocks * BATCH + 1
+    }
+
     /// Rows or columns of sums for so many of the map, before pooling.
     pub(crate) const fn sums(&self, size: usize) -> usize {
         (size + 2 * self.padding).saturating_sub(2)
@@ -80,16 +89,12 @@ impl Winograd {
         if row == 0 {
             return;
         }
-        let scratch = || Scratch {
-            patches: vec![Block::ZERO; PLACES * self.input_blocks * BATCH],
-            products: vec![Block::ZERO; PLACES * BATCH],
-        };
-        output.par_chunks_mut(self.kept(TILE) * row).enumerate().for_each_init(
-            scratch,
-            |scratch, (index, output)| {
+        output.par_chunks_mut(self.kept(TILE) * row).enumerate().for_each(|(index, output)| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                scratch.fit(self);
                 level.run(TileRow { layer: self, input, top: index * TILE, scratch, output });
-            },
-        );
+            });
+        });
     }
 }
 
@@ -102,12 +107,34 @@ fn transformed_weight(filters: &Filters, output: usize, input: usize, place: usi
     sum as f32
 }
 
+thread_local! {
+    /// Kept from call to call: hundreds of kilobytes need not be allocated and filled with zeros for every few rows.
+    static SCRATCH: RefCell<Scratch> = const {
+        RefCell::new(Scratch { patches: Vec::new(), products: Vec::new(), border: [[Block::ZERO; PATCH]; PATCH] })
+    };
+}
+
 /// What is kept between the transforms of a batch of tiles.
 struct Scratch {
     /// Transformed pixels, `[place, input block, tile]`.
     patches: Vec<Block>,
     /// Products for one block of outputs, `[place, tile]`.
     products: Vec<Block>,
+    /// A patch that reaches over the map's border.
+    border: [[Block; PATCH]; PATCH],
+}
+
+impl Scratch {
+    /// Makes it large enough for a layer; what it holds is arbitrary.
+    fn fit(&mut self, layer: &Winograd) {
+        let fit = |blocks: &mut Vec<Block>, size| {
+            if blocks.len() < size {
+                blocks.resize(size, Block::ZERO);
+            }
+        };
+        fit(&mut self.patches, PLACES * layer.place_stride());
+        fit(&mut self.products, PLACES * PRODUCT_STRIDE);
+    }
 }
 
 /// The tiles beside each other in four rows of sums.
@@ -136,12 +163,11 @@ impl Kernel for TileRow<'_> {
             let batch = BATCH.min(tiles - first);
             for block in 0..layer.input_blocks {
                 for tile in 0..batch {
-                    let mut border = [[Block::ZERO; PATCH]; PATCH];
                     let corner = [top, (first + tile) * TILE];
-                    let patch = patch(&input, block, corner, layer.padding, &mut border);
+                    let patch = patch(&input, block, corner, layer.padding, &mut scratch.border);
                     let places = &mut scratch.patches[block * BATCH + tile..];
                     for v in 0..V {
-                        transform_patch(simd, patch, v, places, layer.input_blocks * BATCH);
+                        transform_patch(simd, patch, v, places, layer.place_stride());
                     }
                 }
             }
@@ -150,7 +176,7 @@ impl Kernel for TileRow<'_> {
                 for v in 0..V {
                     let epilogue = layer.epilogue.of(simd, block, v);
                     for tile in 0..batch {
-                        let sums = sums(simd, &scratch.products[tile..], BATCH, v);
+                        let sums = sums(simd, &scratch.products[tile..], PRODUCT_STRIDE, v);
                         target.keep(simd, [block, first + tile, v], sums, epilogue);
                     }
                 }
@@ -170,8 +196,8 @@ fn multiply<S: Simd, const V: usize, const P: usize>(
 ) {
     let inputs = layer.input_blocks;
     let weights = layer.weights[block * PLACES * inputs..].chunks_exact(inputs);
-    let patches = scratch.patches.chunks_exact(inputs * BATCH);
-    let products = scratch.products.chunks_exact_mut(BATCH);
+    let patches = scratch.patches.chunks_exact(layer.place_stride());
+    let products = scratch.products.chunks_exact_mut(PRODUCT_STRIDE);
     for ((weights, patches), products) in weights.zip(patches).zip(products) {
         for group in 0..groups {
             let mut sums: [Vectors<S, V>; P] = [[simd.splat_f32s(0.0); V]; P];
