@@ -306,6 +306,7 @@ impl Config {
             dcnn: find_model("models.dcnn", &self.models.dcnn)?,
             fcnn: find_model("models.fcnn", &self.models.fcnn)?,
             exact_windows: self.models.exact_windows,
+            burn_layers: false,
         })
     }
 }

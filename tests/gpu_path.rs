@@ -18,7 +18,7 @@ const TOLERANCE: f32 = 1e-3;
 
 fn engine(device: DeviceChoice, models: &Path) -> Result<Engine> {
     let (dcnn, fcnn) = (Some(models.join("dcnn")), Some(models.join("fcnn")));
-    Ok(Engine::load(&EngineSettings { device, dcnn, fcnn, exact_windows: false })?)
+    Ok(Engine::load(&EngineSettings { device, dcnn, fcnn, exact_windows: false, burn_layers: false })?)
 }
 
 /// Columns on a square lattice of 400 pm at 15 pm/px, with a deterministic texture on top.

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 /// Filters of each convolution, block by block.
 const BLOCKS: [&[usize]; 3] = [&[32; 5], &[64; 2], &[128; 2]];
+/// Convolutions before the feature map.
+pub(super) const TRUNK_CONVOLUTIONS: usize = BLOCKS[0].len() + BLOCKS[1].len() + BLOCKS[2].len();
 /// Pooling between the second and the third block.
 pub(crate) const POOLING: usize = 2;
 /// Convolutions of the deep head, between a pooling before and a pooling behind them.
@@ -264,6 +266,22 @@ impl Dcnn {
             layer.bias = layer.bias.take().map(|own| own.map(|_| bias));
         }
         self
+    }
+
+    /// The fully connected layers behind [`Self::layers`], LeakyReLU between them.
+    pub(super) fn connected(&self) -> Vec<&Conv2d> {
+        self.deep.iter().map(|deep| &deep.hidden).chain([&self.head]).collect()
+    }
+
+    /// Other weights than the zeros that training starts from.
+    #[cfg(test)]
+    pub(super) fn randomise_outputs(&mut self, weights: Tensor<4>) {
+        self.head.weight = burn::module::Param::from_tensor(weights);
+    }
+
+    /// What normalises the feature map.
+    pub(super) const fn normalisation(&self) -> Option<&BatchNorm> {
+        self.norm.as_ref()
     }
 
     /// The rest of the network behind [`Self::layers`].

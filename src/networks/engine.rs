@@ -1,8 +1,10 @@
 //! Both networks on one device: prepared frames in, plain arrays out.
 
 use super::dcnn::{Dcnn, DcnnConfig, POOLING, Padding, site_features};
+use super::dcnn_cpu::CpuDcnn;
 use super::device::{DeviceChoice, DeviceError};
 use super::fcnn::{Fcnn, MULTIPLE_OF};
+use super::fcnn_cpu::CpuFcnn;
 use super::features::FeatureStatistics;
 use super::manifest::{Architecture, LoadedModel, Manifest, ModelError};
 use crate::frame::PolarizationMaps;
@@ -24,6 +26,8 @@ pub struct EngineSettings {
     pub fcnn: Option<PathBuf>,
     /// Run the DCNN window by window even where the shared trunk is exact.
     pub exact_windows: bool,
+    /// On a CPU, run burn's own layers rather than the convolutions made for it: what those are compared with.
+    pub burn_layers: bool,
 }
 
 /// A network that could not be loaded or run.
@@ -72,7 +76,12 @@ pub struct Engine {
     /// The whitening on the device, `[channel, channel]`, and the mean, `[channel]`.
     whitening: Option<(Tensor<2>, Tensor<1>)>,
     fcnn: Option<LoadedModel<Fcnn>>,
+    /// The DCNN on a CPU, where its trunk can be shared.
+    cpu_dcnn: Option<CpuDcnn>,
+    /// The FCNN on a CPU.
+    cpu_fcnn: Option<CpuFcnn>,
     exact_windows: bool,
+    burn_layers: bool,
 }
 
 impl Engine {
@@ -86,7 +95,21 @@ impl Engine {
         let fcnn = settings.fcnn.as_deref().map(|folder| LoadedModel::fcnn(folder, &device)).transpose()?;
         let whitening =
             dcnn.as_ref().and_then(|model| model.features.as_ref()).map(|f| on_device(f, &device));
-        Ok(Self { device, device_name, dcnn, whitening, fcnn, exact_windows: settings.exact_windows })
+        let EngineSettings { exact_windows, burn_layers, .. } = *settings;
+        let mut engine = Self {
+            device,
+            device_name,
+            dcnn,
+            whitening,
+            fcnn,
+            cpu_dcnn: None,
+            cpu_fcnn: None,
+            exact_windows,
+            burn_layers,
+        };
+        engine.cpu_dcnn = engine.dcnn.as_ref().map(|model| engine.dcnn_on_cpu(model)).transpose()?.flatten();
+        engine.cpu_fcnn = engine.fcnn.as_ref().map(|model| engine.fcnn_on_cpu(model)).transpose()?.flatten();
+        Ok(engine)
     }
 
     /// Replaces one of the models, on the same device.
@@ -97,12 +120,37 @@ impl Engine {
         match Manifest::read(folder)?.architecture {
             Architecture::Dcnn(_) => {
                 let model = LoadedModel::dcnn(folder, &self.device)?;
+                self.cpu_dcnn = self.dcnn_on_cpu(&model)?;
                 self.whitening = model.features.as_ref().map(|features| on_device(features, &self.device));
                 self.dcnn = Some(model);
             }
-            Architecture::Fcnn(_) => self.fcnn = Some(LoadedModel::fcnn(folder, &self.device)?),
+            Architecture::Fcnn(_) => {
+                let model = LoadedModel::fcnn(folder, &self.device)?;
+                self.cpu_fcnn = self.fcnn_on_cpu(&model)?;
+                self.fcnn = Some(model);
+            }
         }
         Ok(())
+    }
+
+    /// The DCNN for the CPU's own convolutions; `None` elsewhere, and where windows cannot share a trunk.
+    fn dcnn_on_cpu(&self, model: &LoadedModel<Dcnn>) -> Result<Option<CpuDcnn>, NetworkError> {
+        match model.manifest.architecture {
+            Architecture::Dcnn(config) if config.padding == Padding::Valid && self.has_own_layers() => {
+                Ok(Some(CpuDcnn::new(&model.network, config, model.features.as_ref())?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The FCNN for the CPU's own convolutions; `None` elsewhere.
+    fn fcnn_on_cpu(&self, model: &LoadedModel<Fcnn>) -> Result<Option<CpuFcnn>, NetworkError> {
+        self.has_own_layers().then(|| CpuFcnn::new(&model.network)).transpose()
+    }
+
+    /// Whether the networks run through the convolutions made for a CPU.
+    fn has_own_layers(&self) -> bool {
+        !self.burn_layers && self.device == Device::flex()
     }
 
     pub fn device_name(&self) -> &str {
@@ -197,6 +245,10 @@ impl Engine {
     ) -> Result<RawMaps, NetworkError> {
         let used = |count: usize| (count - 1) * windows.stride + windows.side;
         let cropped = image.slice(nds![..used(windows.rows), ..used(windows.cols)]);
+        if let Some(network) = &self.cpu_dcnn {
+            let (outputs, distance) = network.run(cropped, windows.stride);
+            return Ok(RawMaps { outputs, distance });
+        }
         let input = self.upload(&cropped.to_owned().insert_axis(Axis(0)).insert_axis(Axis(0)));
         let features = model.network.features(input);
         let distance = self.distances(features.clone(), window_features(model), windows.stride / POOLING);
@@ -272,6 +324,9 @@ impl Engine {
     /// When the device fails.
     pub fn fcnn(&self, image: &Array2<f32>) -> Result<Option<Array3<f32>>, NetworkError> {
         let Some(model) = &self.fcnn else { return Ok(None) };
+        if let Some(network) = &self.cpu_fcnn {
+            return Ok(Some(network.probabilities(image.view())));
+        }
         let (rows, cols) = image.dim();
         let mut padded =
             Array2::zeros((rows.next_multiple_of(MULTIPLE_OF), cols.next_multiple_of(MULTIPLE_OF)));

@@ -29,6 +29,7 @@ fn engine(dcnn: Option<&TempDir>, fcnn: Option<&TempDir>, exact_windows: bool) -
         dcnn: dcnn.map(path),
         fcnn: fcnn.map(path),
         exact_windows,
+        burn_layers: false,
     })
     .unwrap()
 }
@@ -86,6 +87,24 @@ fn the_shared_trunk_gives_what_single_windows_give() {
             }
         }
     }
+}
+
+#[test]
+fn a_cpu_runs_its_own_convolutions_unless_burns_are_asked_for() {
+    let (valid, same, fcnn) =
+        (model(dcnn(Padding::Valid, 30), 1), model(dcnn(Padding::Same, 30), 1), model(FCNN, 1));
+    let own = |engine: &Engine| (engine.cpu_dcnn.is_some(), engine.cpu_fcnn.is_some());
+    let mut engine = engine(Some(&valid), Some(&fcnn), false);
+    assert_eq!(own(&engine), (true, true));
+    // Where windows cannot share a trunk, nothing of the one before may be left.
+    engine.replace_model(same.path()).unwrap();
+    assert_eq!(own(&engine), (false, true));
+    engine.replace_model(valid.path()).unwrap();
+    assert_eq!(own(&engine), (true, true));
+    let cpu = |settings| Engine::load(&EngineSettings { device: DeviceChoice::Cpu, ..settings }).unwrap();
+    let default = crate::config::Config::default().engine().unwrap();
+    assert_eq!(own(&cpu(default.clone())), (true, true));
+    assert_eq!(own(&cpu(EngineSettings { burn_layers: true, ..default })), (false, false));
 }
 
 #[test]

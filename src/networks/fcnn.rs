@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Inputs must be a multiple of this (three poolings).
 pub(crate) const MULTIPLE_OF: usize = 8;
 /// Dilation (and padding) of the bottleneck's convolutions.
-const DILATIONS: [usize; 3] = [2, 4, 6];
+pub(super) const DILATIONS: [usize; 3] = [2, 4, 6];
 
 /// What defines an [`Fcnn`] before its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,9 +58,9 @@ impl FcnnConfig {
 
 /// Convolution, LeakyReLU, batch normalisation, in AtomAI's order.
 #[derive(Module, Debug)]
-struct ConvLayer {
-    conv: Conv2d,
-    norm: BatchNorm,
+pub(super) struct ConvLayer {
+    pub(super) conv: Conv2d,
+    pub(super) norm: BatchNorm,
 }
 
 impl ConvLayer {
@@ -82,18 +82,18 @@ impl ConvLayer {
 /// See the module's documentation. Made by [`FcnnConfig::init`].
 #[derive(Module, Debug)]
 pub struct Fcnn {
-    down1: Vec<ConvLayer>,
-    down2: Vec<ConvLayer>,
-    down3: Vec<ConvLayer>,
+    pub(super) down1: Vec<ConvLayer>,
+    pub(super) down2: Vec<ConvLayer>,
+    pub(super) down3: Vec<ConvLayer>,
     pool: MaxPool2d,
-    bottleneck: Vec<ConvLayer>,
-    up3: Conv2d,
-    merge3: Vec<ConvLayer>,
-    up2: Conv2d,
-    merge2: Vec<ConvLayer>,
-    up1: Conv2d,
-    merge1: Vec<ConvLayer>,
-    classes: Conv2d,
+    pub(super) bottleneck: Vec<ConvLayer>,
+    pub(super) up3: Conv2d,
+    pub(super) merge3: Vec<ConvLayer>,
+    pub(super) up2: Conv2d,
+    pub(super) merge2: Vec<ConvLayer>,
+    pub(super) up1: Conv2d,
+    pub(super) merge1: Vec<ConvLayer>,
+    pub(super) classes: Conv2d,
 }
 
 impl Fcnn {

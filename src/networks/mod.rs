@@ -6,11 +6,14 @@
 //! - [`write_untrained`]: model folders with random weights, for tests and measurements of speed.
 //! - [`Engine`]: both networks on one device, from a prepared frame to plain arrays. No burn type leaves this module.
 
+mod convolution;
 mod dcnn;
+mod dcnn_cpu;
 mod dense;
 mod device;
 mod engine;
 mod fcnn;
+mod fcnn_cpu;
 mod features;
 mod manifest;
 mod untrained;

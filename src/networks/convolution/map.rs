@@ -1,0 +1,175 @@
+//! How feature maps lie in memory.
+
+/// Channels that lie beside each other in memory, and are computed together.
+pub(crate) const LANES: usize = 16;
+
+/// One pixel's values of [`LANES`] neighbouring channels, on a cache line of their own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct Block(pub(crate) [f32; LANES]);
+
+impl Block {
+    pub(crate) const ZERO: Self = Self([0.0; LANES]);
+}
+
+/// One value a pixel, or a block of them: what a convolution can read.
+pub(crate) trait Pixel<const N: usize>: Copy + Sync + 'static {
+    const ZERO: &'static Self;
+    fn values(&self) -> &[f32; N];
+}
+
+impl Pixel<1> for f32 {
+    const ZERO: &'static Self = &0.0;
+
+    #[inline(always)]
+    fn values(&self) -> &[f32; 1] {
+        std::array::from_ref(self)
+    }
+}
+
+impl Pixel<LANES> for Block {
+    const ZERO: &'static Self = &Self([0.0; LANES]);
+
+    #[inline(always)]
+    fn values(&self) -> &[f32; LANES] {
+        &self.0
+    }
+}
+
+/// Rows of a feature map, `[row, channel block, col]`. Rows lie one behind the other, so that they can be handed out to
+/// threads, appended and dropped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a, T = Block> {
+    pub(crate) data: &'a [T],
+    pub(crate) rows: usize,
+    /// Blocks of channels: `channels.div_ceil(LANES)`, or 1 for a plain image.
+    pub(crate) blocks: usize,
+    pub(crate) cols: usize,
+}
+
+impl<'a, T> View<'a, T> {
+    /// `cols` pixels of one row and channel block.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize, block: usize) -> &'a [T] {
+        let start = (row * self.blocks + block) * self.cols;
+        &self.data[start..start + self.cols]
+    }
+
+    /// `count` rows from `first` on.
+    pub(crate) fn rows(&self, first: usize, count: usize) -> Self {
+        let stride = self.blocks * self.cols;
+        Self { data: &self.data[first * stride..(first + count) * stride], rows: count, ..*self }
+    }
+}
+
+/// A feature map that grows at its end and is dropped at its beginning.
+#[derive(Debug, Clone)]
+pub(crate) struct Map {
+    data: Vec<Block>,
+    rows: usize,
+    blocks: usize,
+    cols: usize,
+}
+
+impl Map {
+    /// No rows yet.
+    pub(crate) const fn empty(blocks: usize, cols: usize) -> Self {
+        Self { data: Vec::new(), rows: 0, blocks, cols }
+    }
+
+    pub(crate) const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        let used = self.rows * self.blocks * self.cols;
+        View { data: &self.data[..used], rows: self.rows, blocks: self.blocks, cols: self.cols }
+    }
+
+    /// All pixels, `[row, channel block, col]`.
+    pub(crate) fn pixels_mut(&mut self) -> &mut [Block] {
+        &mut self.data[..self.rows * self.blocks * self.cols]
+    }
+
+    /// Space for `rows` more rows, which the caller fills; what it holds before is arbitrary.
+    pub(crate) fn append(&mut self, rows: usize) -> &mut [Block] {
+        let stride = self.blocks * self.cols;
+        let (start, end) = (self.rows * stride, (self.rows + rows) * stride);
+        if self.data.len() < end {
+            self.data.resize(end, Block::ZERO);
+        }
+        self.rows += rows;
+        &mut self.data[start..end]
+    }
+
+    /// Drops the first `rows` rows, or all.
+    pub(crate) fn drop_front(&mut self, rows: usize) {
+        let (rows, stride) = (rows.min(self.rows), self.blocks * self.cols);
+        self.data.copy_within(rows * stride..self.rows * stride, 0);
+        self.rows -= rows;
+    }
+}
+
+/// What a layer computes from a convolution's sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    None,
+    /// LeakyReLU with the networks' slope.
+    Leaky,
+}
+
+/// A convolution's weights as they are stored, and what follows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Filters {
+    pub(crate) outputs: usize,
+    pub(crate) inputs: usize,
+    /// Side of the square kernel.
+    pub(crate) side: usize,
+    /// `[output, input, row, col]`.
+    pub(crate) weights: Vec<f32>,
+    /// One an output.
+    pub(crate) bias: Vec<f32>,
+    pub(crate) activation: Activation,
+    /// Multiplied with and added to what the activation gave, one each an output (batch normalisation).
+    pub(crate) affine: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Filters {
+    /// Weight of output and input channel at a place of the kernel; zero where a last block is not full.
+    pub(crate) fn weight(&self, output: usize, input: usize, tap: usize) -> f32 {
+        if output >= self.outputs || input >= self.inputs {
+            return 0.0;
+        }
+        self.weights[(output * self.inputs + input) * self.side * self.side + tap]
+    }
+
+    /// The same filters for input channels that come from maps of so many channels each, whose last blocks are not full.
+    pub(crate) fn with_sources(self, sources: &[usize]) -> Self {
+        let taps = self.side * self.side;
+        let inputs = sources.iter().map(|source| source.next_multiple_of(LANES)).sum();
+        let mut weights = vec![0.0; self.outputs * inputs * taps];
+        for output in 0..self.outputs {
+            let (mut from, mut to) = (output * self.inputs * taps, output * inputs * taps);
+            for &source in sources {
+                weights[to..to + source * taps].copy_from_slice(&self.weights[from..from + source * taps]);
+                from += source * taps;
+                to += source.next_multiple_of(LANES) * taps;
+            }
+        }
+        Self { inputs, weights, ..self }
+    }
+
+    pub(crate) const fn output_blocks(&self) -> usize {
+        self.outputs.div_ceil(LANES)
+    }
+
+    pub(crate) const fn input_blocks(&self) -> usize {
+        self.inputs.div_ceil(LANES)
+    }
+}
+
+/// One value a channel, in blocks, the last one filled up with `fill`.
+pub(crate) fn in_blocks(values: &[f32], fill: f32) -> Vec<Block> {
+    let block = |chunk: &[f32]| Block(std::array::from_fn(|lane| chunk.get(lane).copied().unwrap_or(fill)));
+    values.chunks(LANES).map(block).collect()
+}

@@ -1,0 +1,142 @@
+//! A network run by rows: every layer goes as far as the rows that it has reach.
+
+use super::direct::Direct;
+use super::map::{Block, LANES, Map, View};
+use super::simd::Level;
+use super::transforms::TILE;
+use super::winograd::Winograd;
+use rayon::prelude::*;
+
+/// One layer behind the first one. None of them pads: rows can come and go.
+#[derive(Debug, Clone)]
+pub(crate) enum Layer {
+    Winograd(Winograd),
+    Direct(Direct<LANES>),
+    /// 2 × 2 max-pooling by itself, of so many blocks of channels.
+    Pool(usize),
+}
+
+impl Layer {
+    const fn output_blocks(&self) -> usize {
+        match self {
+            Self::Winograd(layer) => layer.output_blocks(),
+            Self::Direct(layer) => layer.output_blocks(),
+            Self::Pool(blocks) => *blocks,
+        }
+    }
+
+    /// Rows or columns of the result for so many of the map.
+    const fn output_size(&self, size: usize) -> usize {
+        match self {
+            Self::Winograd(layer) => layer.output_size(size),
+            Self::Direct(layer) => layer.output_size(size),
+            Self::Pool(_) => size / 2,
+        }
+    }
+
+    /// Rows that can be computed from the `rows` at hand, and rows that are done with then. As long as more rows come,
+    /// only whole steps of `step` rows of sums are made: whatever the steps, tiles lie where they would lie without
+    /// them, so that a result does not depend on how it was cut, to the last bit.
+    const fn ready(&self, rows: usize, last: bool, step: usize) -> (usize, usize) {
+        match self {
+            Self::Winograd(layer) => {
+                let sums = layer.sums(rows);
+                let sums = if last { sums } else { sums / step * step };
+                (layer.kept(sums), sums)
+            }
+            Self::Direct(layer) => {
+                let made = layer.output_size(rows);
+                (made, made * layer.stride())
+            }
+            Self::Pool(_) => (rows / 2, rows / 2 * 2),
+        }
+    }
+
+    fn run(&self, level: Level, input: View<'_>, output: &mut [Block]) {
+        match self {
+            Self::Winograd(layer) => layer.run(level, input, output),
+            Self::Direct(layer) => layer.run(level, input, output),
+            Self::Pool(_) => pool(input, output),
+        }
+    }
+
+    /// Moves the rows that can be computed from one map to the next.
+    fn advance(&self, level: Level, [input, output]: [&mut Map; 2], last: bool, step: usize) -> usize {
+        let (made, done) = self.ready(input.rows(), last, step);
+        if made > 0 {
+            self.run(level, input.view(), output.append(made));
+        }
+        input.drop_front(done);
+        made
+    }
+}
+
+/// 2 × 2 max-pooling; fills `output`, `[row, channel block, col]`.
+pub(crate) fn pool(input: View<'_>, output: &mut [Block]) {
+    let cols = input.cols / 2;
+    if cols == 0 {
+        return;
+    }
+    output.par_chunks_mut(cols).enumerate().for_each(|(index, output)| {
+        let (row, block) = (index / input.blocks, index % input.blocks);
+        let (upper, lower) = (input.row(2 * row, block), input.row(2 * row + 1, block));
+        let pairs = upper.chunks_exact(2).zip(lower.chunks_exact(2));
+        for (pixel, (upper, lower)) in output.iter_mut().zip(pairs) {
+            for (lane, value) in pixel.0.iter_mut().enumerate() {
+                let pair = |pixels: &[Block]| pixels.iter().map(|p| p.0[lane]).fold(f32::MIN, f32::max);
+                *value = pair(upper).max(pair(lower));
+            }
+        }
+    });
+}
+
+/// A network of convolutions from an image to one map.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    pub(crate) first: Direct<1>,
+    pub(crate) layers: Vec<Layer>,
+}
+
+impl Network {
+    /// The network on a whole image, `[row, col]`. `watch` sees each layer's new rows as they are made, with the layer's
+    /// place in [`Self::layers`]. About `step` rows of each layer are in memory at once, a multiple of 4.
+    pub(crate) fn run(
+        &self,
+        level: Level,
+        image: View<'_, f32>,
+        step: usize,
+        mut watch: impl FnMut(usize, View<'_>),
+    ) -> Map {
+        let step = step.next_multiple_of(TILE).max(TILE);
+        let mut cols = self.first.output_size(image.cols);
+        let mut maps = vec![Map::empty(self.first.output_blocks(), cols)];
+        for layer in &self.layers {
+            cols = layer.output_size(cols);
+            maps.push(Map::empty(layer.output_blocks(), cols));
+        }
+        let rows = self.first.output_size(image.rows);
+        for start in (0..rows).step_by(step) {
+            let count = step.min(rows - start);
+            if let Some(map) = maps.first_mut() {
+                // Kernel side less one rows more than it gives.
+                let input = image.rows(start, image.rows - (rows - count));
+                self.first.run(level, input, map.append(count));
+            }
+            let last = start + count == rows;
+            for (index, layer) in self.layers.iter().enumerate() {
+                if let Some([input, output]) =
+                    maps.get_mut(index..index + 2).and_then(|pair| pair.as_mut_array())
+                {
+                    let made = layer.advance(level, [input, output], last, step);
+                    watch(index, output.view().rows(output.rows() - made, made));
+                }
+            }
+        }
+        maps.pop().unwrap_or_else(|| Map::empty(0, 0))
+    }
+}
+
+/// Rows in one step: enough for every thread, few enough for the cache.
+pub(crate) fn rows_per_step() -> usize {
+    (8 * rayon::current_num_threads()).clamp(16, 256)
+}
