@@ -88,13 +88,16 @@ fn stages(criterion: &mut Criterion) {
     }
 }
 
-/// A frame of the simulator, which training makes as it goes: of the built-in scene, and of one with every fault of a microscope.
+/// A frame of the simulator, which training makes as it goes: of the demo's scene, with every fault of a
+/// microscope, and with every feature of a specimen beside.
 fn simulation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("simulate");
     group.sample_size(20).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_millis(500));
-    for (name, scene) in [("plain", "bifeo3"), ("everything", "configs/scenes/faults.toml")] {
-        let mut scene = Scene::resolve(scene).unwrap();
-        scene.microscope = scene.microscope.scanned();
+    for (name, specimen, microscope) in
+        [("plain", "bifeo3", "bifeo3"), ("faults", "faults", "faults"), ("everything", "crowded", "faults")]
+    {
+        let mut scene = Scene::resolve(specimen).unwrap();
+        scene.microscope = Scene::resolve(microscope).unwrap().microscope.scanned();
         assert_eq!(scene.microscope.shape, [512, 512]);
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         group.bench_function(BenchmarkId::new(name, 512), |b| {

@@ -13,11 +13,8 @@ pub(super) struct Canvas<'a> {
     /// displaced by so much more along y; what lies between is interpolated. They have margins along x for what is displaced
     /// within lines.
     layers: Vec<Layer>,
-    /// What is wide, one node every `mesh_px` pixels of a scan whose lines are where they belong.
-    mesh: Plane,
-    mesh_px: usize,
-    /// Whether there is anything on the mesh.
-    meshed: bool,
+    /// What is wide enough, on meshes of a scan whose lines are where they belong: each has half as many nodes a side as that before.
+    meshes: Vec<Mesh>,
     stamp: Stamp,
 }
 
@@ -26,16 +23,25 @@ struct Layer {
     plane: Plane,
 }
 
+/// One node every `step_px` pixels.
+struct Mesh {
+    step_px: usize,
+    plane: Plane,
+    /// Whether there is anything on it.
+    used: bool,
+}
+
 /// Pixels that a value between them is interpolated from. For a Gaussian of σ ≥ 3 pixels that is good to 2e-5 of its height.
 const TAPS: usize = 8;
 const GOOD_SIGMA_PX: f64 = 3.0;
 /// Displacement along y within lines, in standard deviations of the narrowest column, up to which 3, 5, 7 and 9 layers do.
 const LAYERS: [(f64, usize); 3] = [(0.1, 3), (0.4, 5), (0.9, 7)];
 const MOST_LAYERS: usize = 9;
+/// Steps of the meshes are powers of two up to this.
+const COARSEST_PX: usize = 64;
 
 impl<'a> Canvas<'a> {
-    /// An empty canvas of `shape` = `[rows, cols]` for Gaussians of at least `narrowest_px`. Those that are twice as wide, as
-    /// tails are, are drawn on a mesh.
+    /// An empty canvas of `shape` = `[rows, cols]` for Gaussians of at least `narrowest_px`.
     pub fn new(shape: [usize; 2], field: &'a ScanField, narrowest_px: f64) -> Self {
         let [x, y] = field.farthest_within_px().unwrap_or_default();
         let margin = if x > 0.0 || y > 0.0 { x.ceil() as usize + TAPS / 2 } else { 0 };
@@ -49,18 +55,19 @@ impl<'a> Canvas<'a> {
             offset_y_px: y * if count > 1 { 2.0 * k as f64 / (count - 1) as f64 - 1.0 } else { 0.0 },
             plane: Plane::new(shape, [margin, 0]),
         });
-        let mesh_px = (2.0 * narrowest_px / GOOD_SIGMA_PX).clamp(1.0, 64.0) as usize;
-        let nodes = |px: f64| (px / mesh_px as f64).ceil() as usize;
-        let mesh_margin = nodes(margin as f64 + field.farthest_px()) + TAPS;
-        let mesh_shape = shape.map(|n| nodes(n as f64));
+        let finest = 1 << ((narrowest_px / GOOD_SIGMA_PX).clamp(1.0, COARSEST_PX as f64) as usize).ilog2();
+        let steps = std::iter::successors(Some(finest), |step| (2 * step <= COARSEST_PX).then_some(2 * step));
+        let meshes = steps.map(|step_px: usize| {
+            let nodes = |px: f64| (px / step_px as f64).ceil() as usize;
+            let margin = nodes(margin as f64 + field.farthest_px()) + TAPS + 1;
+            Mesh { step_px, plane: Plane::new(shape.map(|n| nodes(n as f64)), [margin; 2]), used: false }
+        });
         Self {
             field,
             farthest_line_px: field.farthest_line_px(),
             shape,
             layers: layers.collect(),
-            mesh: Plane::new(mesh_shape, [mesh_margin; 2]),
-            mesh_px,
-            meshed: false,
+            meshes: meshes.collect(),
             stamp: Stamp::new(),
         }
     }
@@ -78,10 +85,19 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// Adds a Gaussian as far as it is above `least`.
+    /// Adds a Gaussian as far as it is above `least`: to the coarsest mesh on which it is still wide, or else to the lines.
     pub fn add(&mut self, gaussian: &Gaussian, least: f64) {
-        if self.mesh_px > 1 && gaussian.covariance.narrowest() >= GOOD_SIGMA_PX * self.mesh_px as f64 {
-            self.add_to_mesh(gaussian, least);
+        let steps = gaussian.covariance.narrowest() / GOOD_SIGMA_PX;
+        if let Some(mesh) = self.meshes.iter_mut().rev().find(|mesh| steps >= mesh.step_px as f64) {
+            mesh.used = true;
+            let node = 1.0 / mesh.step_px as f64;
+            let on_mesh = Gaussian {
+                center: gaussian.center.map(|c| c * node),
+                covariance: gaussian.covariance.scaled(node * node),
+                height: gaussian.height,
+            };
+            self.stamp.set(&on_mesh, least);
+            mesh.plane.add(&self.stamp, [0.0, 0.0], |_| [0.0, 0.0]);
             return;
         }
         self.stamp.set(gaussian, least);
@@ -94,23 +110,9 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    fn add_to_mesh(&mut self, gaussian: &Gaussian, least: f64) {
-        let node = 1.0 / self.mesh_px as f64;
-        let on_mesh = Gaussian {
-            center: gaussian.center.map(|c| c * node),
-            covariance: gaussian.covariance.scaled(node * node),
-            height: gaussian.height,
-        };
-        self.stamp.set(&on_mesh, least);
-        self.meshed = true;
-        self.mesh.add(&self.stamp, [0.0, 0.0], |_| [0.0, 0.0]);
-    }
-
     /// The frame as scanned: each pixel read where the beam was.
     pub fn into_scanned(mut self) -> Array2<f32> {
-        if self.meshed {
-            self.read_mesh();
-        }
+        self.read_meshes();
         if self.field.farthest_within_px().is_none() {
             return self.layers.swap_remove(0).plane.values;
         }
@@ -139,44 +141,82 @@ impl<'a> Canvas<'a> {
         scanned
     }
 
-    /// Adds the mesh to the lines of all layers.
-    fn read_mesh(&mut self) {
-        let step = self.mesh_px as f64;
-        let [origin_x, origin_y] = self.mesh.origin.map(|o| o as f64);
-        let mut between = vec![0.0; self.mesh.values.ncols()];
-        let mut sums = vec![0.0; self.shape[1] + between.len()];
+    /// Adds each mesh to the next finer one, and the finest to the lines of all layers.
+    fn read_meshes(&mut self) {
+        let mut scratch = Scratch::default();
+        for number in (1..self.meshes.len()).rev() {
+            let (finer, coarser) = self.meshes.split_at_mut(number);
+            let (Some(fine), Some(coarse)) = (finer.last_mut(), coarser.first()) else { continue };
+            if !coarse.used {
+                continue;
+            }
+            fine.used = true;
+            let [x, y] = fine.plane.origin.map(|o| o as f64);
+            for (row, mut line) in fine.plane.values.rows_mut().into_iter().enumerate() {
+                if let Some(line) = line.as_slice_mut() {
+                    coarse.read([-0.5 * x, 0.5 * (row as f64 - y)], 2, line, &mut scratch);
+                }
+            }
+        }
+        let Some(mesh) = self.meshes.first().filter(|mesh| mesh.used) else { return };
+        let step = mesh.step_px as f64;
         for Layer { offset_y_px, plane } in &mut self.layers {
             let margin = plane.origin[0] as f64;
-            for (row, mut pixels) in plane.values.rows_mut().into_iter().enumerate() {
+            for (row, mut line) in plane.values.rows_mut().into_iter().enumerate() {
                 let [x, y] = self.field.line_px(row);
-                // Not negative, in either direction: the mesh has margins for what is displaced.
-                let at_y = (row as f64 + y + *offset_y_px) / step + origin_y;
-                let whole = at_y as usize;
-                between.fill(0.0);
-                let weights = tap_weights((at_y - whole as f64) as f32);
-                for (k, weight) in weights.iter().enumerate() {
-                    let nodes = line(&self.mesh, (whole + k).saturating_sub(TAPS / 2 - 1));
-                    between.iter_mut().zip(nodes).for_each(|(sum, node)| *sum += weight * node);
-                }
-                let at_x = (x - margin) / step + origin_x;
-                // Every `mesh_px`-th pixel lies equally between nodes.
-                for phase in 0..self.mesh_px {
-                    let at = at_x + phase as f64 / step;
-                    let whole = at as usize;
-                    let weights = tap_weights((at - whole as f64) as f32);
-                    let pixels = pixels.iter_mut().skip(phase).step_by(self.mesh_px);
-                    let sums = sums.get_mut(..pixels.len()).unwrap_or_default();
-                    sums.fill(0.0);
-                    for (k, weight) in weights.iter().enumerate() {
-                        let nodes =
-                            between.get((whole + k).saturating_sub(TAPS / 2 - 1)..).unwrap_or_default();
-                        sums.iter_mut().zip(nodes).for_each(|(sum, node)| *sum += weight * node);
-                    }
-                    pixels.zip(sums).for_each(|(pixel, sum)| *pixel += *sum);
+                let at = [(x - margin) / step, (row as f64 + y + *offset_y_px) / step];
+                if let Some(line) = line.as_slice_mut() {
+                    mesh.read(at, mesh.step_px, line, &mut scratch);
                 }
             }
         }
     }
+}
+
+/// Room for the sums of [`Mesh::read`].
+#[derive(Default)]
+struct Scratch {
+    between: Vec<f32>,
+    sums: Vec<f32>,
+}
+
+impl Mesh {
+    /// Adds what lies under a line to its pixels, `per_node` of them from node to node. It begins `[x, y]` nodes from where x and y are
+    /// 0, and within the mesh and half of its margin.
+    fn read(&self, [x, y]: [f64; 2], per_node: usize, pixels: &mut [f32], scratch: &mut Scratch) {
+        let Scratch { between, sums } = scratch;
+        let [origin_x, origin_y] = self.plane.origin.map(|o| o as f64);
+        let (at_x, at_y) = (x + origin_x, y + origin_y);
+        between.clear();
+        between.resize(self.plane.values.ncols(), 0.0);
+        for (row, weight) in taps(at_y) {
+            add_weighted(between, line(&self.plane, row), weight);
+        }
+        // Every `per_node`-th pixel lies equally between nodes.
+        for phase in 0..per_node {
+            let pixels = pixels.iter_mut().skip(phase).step_by(per_node);
+            sums.clear();
+            sums.resize(pixels.len(), 0.0);
+            for (col, weight) in taps(at_x + phase as f64 / per_node as f64) {
+                add_weighted(sums, between.get(col..).unwrap_or_default(), weight);
+            }
+            pixels.zip(sums.iter()).for_each(|(pixel, sum)| *pixel += sum);
+        }
+    }
+}
+
+/// The nodes that a value at `at` is interpolated from, with their weights.
+fn taps(at: f64) -> impl Iterator<Item = (usize, f32)> {
+    // Not negative: meshes have margins for what is displaced.
+    let whole = at as usize;
+    let weights = tap_weights((at - whole as f64) as f32);
+    let nodes = (0..TAPS).map(move |k| (whole + k).saturating_sub(TAPS / 2 - 1));
+    // On a node, all others weigh nothing.
+    nodes.zip(weights).filter(|(_, weight)| *weight != 0.0)
+}
+
+fn add_weighted(sums: &mut [f32], values: &[f32], weight: f32) {
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * value);
 }
 
 fn line(plane: &Plane, row: usize) -> &[f32] {
@@ -275,7 +315,6 @@ mod tests {
         for gaussian in gaussians {
             canvas.add(gaussian, least);
         }
-        assert!(canvas.meshed);
         let scanned = canvas.into_scanned();
         assert_eq!(scanned.dim(), (shape[0], shape[1]));
         scanned.indexed_iter().fold(0.0, |worst, ((row, col), value)| {

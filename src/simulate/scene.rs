@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The scenes that are built in, by name of their file.
-const BUILT_IN: [(&str, &str); 9] = [
+const BUILT_IN: [(&str, &str); 10] = [
     ("bifeo3", include_str!("../../configs/scenes/bifeo3.toml")),
     ("batio3", include_str!("../../configs/scenes/batio3.toml")),
     ("srtio3-scan", include_str!("../../configs/scenes/srtio3-scan.toml")),
@@ -19,6 +19,7 @@ const BUILT_IN: [(&str, &str); 9] = [
     ("pbtio3-srtio3", include_str!("../../configs/scenes/pbtio3-srtio3.toml")),
     ("sm-bifeo3", include_str!("../../configs/scenes/sm-bifeo3.toml")),
     ("zoo", include_str!("../../configs/scenes/zoo.toml")),
+    ("crowded", include_str!("../../configs/scenes/crowded.toml")),
     ("faults", include_str!("../../configs/scenes/faults.toml")),
 ];
 

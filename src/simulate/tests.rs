@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use std::f64::consts::FRAC_PI_2;
 
 mod defects;
+mod everything;
 mod fields;
 mod measured;
 mod regions;
