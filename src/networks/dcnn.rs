@@ -3,8 +3,9 @@
 //! normalisation and dropout towards the end; a fully connected head on 80 × 80 windows.
 //!
 //! A feature of the trunk sees 24 px, less than a unit cell; where in its window a cell lies is only to be seen in several
-//! features together, and a head that is linear in them cannot combine them. [`HeadKind::Deep`] therefore puts three more
-//! convolutions on a map pooled once more, and a hidden layer, between trunk and outputs.
+//! features together, and a head that is linear in them cannot combine them. [`HeadKind::Deep`] therefore puts four more
+//! convolutions on a map pooled once more, and a hidden layer, between trunk and outputs. A place of that map sees 58 px,
+//! two cells; the hidden layer reads the 4 × 4 of them around the window's centre.
 
 use super::LEAKY_SLOPE;
 use super::dense::dense_head;
@@ -21,8 +22,10 @@ const BLOCKS: [&[usize]; 3] = [&[32; 5], &[64; 2], &[128; 2]];
 pub(super) const TRUNK_CONVOLUTIONS: usize = BLOCKS[0].len() + BLOCKS[1].len() + BLOCKS[2].len();
 /// Pooling between the second and the third block.
 pub(crate) const POOLING: usize = 2;
-/// Convolutions of the deep head, between a pooling before and a pooling behind them.
-const CONTEXT: usize = 3;
+/// Convolutions of the deep head, behind a second pooling.
+const CONTEXT: usize = 4;
+/// Side of what its hidden layer reads, around a window's centre.
+const HIDDEN_SIDE: usize = 4;
 /// Neurons of the deep head's hidden layer.
 const HIDDEN: usize = 256;
 /// Added to the variance where convolutions are normalised.
@@ -47,8 +50,8 @@ pub enum HeadKind {
     /// The paper's: fully connected, behind batch normalisation and dropout.
     #[default]
     Linear,
-    /// 2 × 2 max-pool, three convolutions of 128 filters without padding, 2 × 2 max-pool, a hidden layer of 256, the
-    /// outputs; no dropout, since simulated frames do not run out. Normalisation of the convolutions is a matter of training
+    /// 2 × 2 max-pool, four convolutions of 128 filters without padding, a hidden layer of 256 on the 4 × 4 places around the
+    /// window's centre, the outputs; no dropout, since simulated frames do not run out. Normalisation of the convolutions is a matter of training
     /// and is folded into the weights behind it.
     Deep,
 }
@@ -80,7 +83,7 @@ impl DcnnConfig {
     pub const fn pooling(&self) -> usize {
         match self.head {
             HeadKind::Linear => POOLING,
-            HeadKind::Deep => 4 * POOLING,
+            HeadKind::Deep => 2 * POOLING,
         }
     }
 
@@ -94,11 +97,14 @@ impl DcnnConfig {
         }
     }
 
-    /// Side of one window's map under the head: 4 for 80 px and the deep head; 0 where the window is too small for it.
+    /// Side of one window's map under the head: 6 for 80 px and the deep head; 0 where the window is too small for it.
     pub const fn head_features(&self) -> usize {
         match self.head {
             HeadKind::Linear => self.window_features(),
-            HeadKind::Deep => (self.window_features() / 2).saturating_sub(2 * CONTEXT) / 2,
+            HeadKind::Deep => {
+                let side = (self.window_features() / 2).saturating_sub(2 * CONTEXT);
+                if side < HIDDEN_SIDE { 0 } else { side }
+            }
         }
     }
 
@@ -120,17 +126,22 @@ impl DcnnConfig {
                 })
                 .collect()
         });
-        let kernel = self.head_features();
         let (norm, dropout, deep, [inputs, side]) = match self.head {
             HeadKind::Linear => {
                 let norm = BatchNormConfig::new(FEATURE_CHANNELS).init(device);
-                (Some(norm), DropoutConfig::new(0.2).init(), None, [FEATURE_CHANNELS, kernel])
+                (Some(norm), DropoutConfig::new(0.2).init(), None, [FEATURE_CHANNELS, self.head_features()])
             }
             HeadKind::Deep => {
                 let layer = |_| convolution([FEATURE_CHANNELS; 2], 3).init(device);
                 let context = (0..CONTEXT).map(layer).collect();
-                let hidden = convolution([FEATURE_CHANNELS, HIDDEN], kernel).init(device);
-                (None, DropoutConfig::new(0.0).init(), Some(DeepHead { context, hidden }), [HIDDEN, 1])
+                let hidden = convolution([FEATURE_CHANNELS, HIDDEN], HIDDEN_SIDE).init(device);
+                let margin = self.head_features().saturating_sub(HIDDEN_SIDE) / 2;
+                (
+                    None,
+                    DropoutConfig::new(0.0).init(),
+                    Some(DeepHead { context, hidden, margin }),
+                    [HIDDEN, 1],
+                )
             }
         };
         Dcnn {
@@ -171,6 +182,17 @@ pub struct Dcnn {
 struct DeepHead {
     context: Vec<Conv2d>,
     hidden: Conv2d,
+    /// Places of a window's map on either side of those that the hidden layer reads.
+    margin: usize,
+}
+
+impl DeepHead {
+    /// The hidden layer's output before its bend, from the map under it; distance of the windows in model pixels.
+    fn hidden(&self, map: Tensor<4>, stride_px: usize) -> Tensor<4> {
+        let [_, _, rows, cols] = map.dims();
+        let middle = map.slice(s![.., .., self.margin..rows - self.margin, self.margin..cols - self.margin]);
+        fully_connected(middle, &self.hidden, stride_px / (2 * POOLING))
+    }
 }
 
 /// One layer in front of the fully connected ones, as [`Dcnn::layers`] lists them.
@@ -193,26 +215,17 @@ impl Dcnn {
         if let Some(deep) = &self.deep {
             layers.push(Layer::Pool);
             layers.extend(deep.context.iter().map(Layer::Convolution));
-            layers.push(Layer::Pool);
         }
         layers
     }
 
-    /// The layers up to the map that training also teaches where the columns are: all of [`Self::layers`] but a pooling at
-    /// their end.
-    pub(crate) fn context_layers(&self) -> Vec<Layer<'_>> {
-        let mut layers = self.layers();
-        layers.pop_if(|last| matches!(last, Layer::Pool));
-        layers
-    }
-
-    /// The map behind [`Self::context_layers`], whose convolutions are normalised over the batch where that is asked for.
+    /// The map behind [`Self::layers`], whose convolutions are normalised over the batch where that is asked for.
     ///
     /// # Shapes
     /// - `images`: of [`Self::features`]
     /// - result: `[batch, 128, row, col]`; for a deep head, 4 px from one to the next
     pub(crate) fn context(&self, images: Tensor<4>, normalise: bool) -> Tensor<4> {
-        self.context_layers().into_iter().fold(images, |x, layer| match layer {
+        self.layers().into_iter().fold(images, |x, layer| match layer {
             Layer::Convolution(convolution) => {
                 let x = convolution.forward(x);
                 leaky_relu(if normalise { normalised(x, convolution) } else { x }, LEAKY_SLOPE)
@@ -221,11 +234,20 @@ impl Dcnn {
         })
     }
 
+    /// The rest of the network behind [`Self::layers`] while it trains, its hidden layer normalised where they are; shapes as of
+    /// [`Self::head_dense`].
+    pub(crate) fn trained_outputs(&self, map: Tensor<4>, stride_px: usize, normalise: bool) -> Tensor<4> {
+        let Some(deep) = self.deep.as_ref().filter(|_| normalise) else {
+            return self.fully_connected(map, stride_px);
+        };
+        let hidden = normalised(deep.hidden(map, stride_px), &deep.hidden);
+        fully_connected(leaky_relu(hidden, LEAKY_SLOPE), &self.head, 1)
+    }
+
     /// As [`Self::folded`], for the hidden layer: normalised over the windows of `map`, which comes from the folded network.
     pub(crate) fn with_hidden_folded(mut self, map: Tensor<4>, stride_px: usize) -> Self {
-        let (hidden, Some(deep)) = (self.hidden(map, stride_px), &mut self.deep) else { return self };
-        let Some(hidden) = hidden else { return self };
-        let [mean, factor] = moments(hidden);
+        let Some(deep) = &mut self.deep else { return self };
+        let [mean, factor] = moments(deep.hidden(map, stride_px));
         let layer = &mut deep.hidden;
         layer.weight = layer.weight.clone().map(|weight| weight * factor.clone().reshape([-1, 1, 1, 1]));
         let [mean, factor] = [mean, factor].map(|each| each.reshape([-1]));
@@ -233,29 +255,8 @@ impl Dcnn {
         self
     }
 
-    /// The rest of the network behind [`Self::context_layers`], its hidden layer normalised as they are; shapes as of
-    /// [`Self::head_dense`].
-    pub(crate) fn behind_context(&self, map: Tensor<4>, stride_px: usize, normalise: bool) -> Tensor<4> {
-        match (&self.deep, self.hidden(map.clone(), stride_px)) {
-            (Some(deep), Some(hidden)) => {
-                let hidden = if normalise { normalised(hidden, &deep.hidden) } else { hidden };
-                fully_connected(leaky_relu(hidden, LEAKY_SLOPE), &self.head, 1)
-            }
-            _ => self.fully_connected(map, stride_px),
-        }
-    }
-
-    /// The hidden layer's output before its bend, from the map behind [`Self::context_layers`]; `None` without such a layer.
-    ///
-    /// # Shapes
-    /// - result: `[batch, 256, window row, window col]`
-    pub(crate) fn hidden(&self, map: Tensor<4>, stride_px: usize) -> Option<Tensor<4>> {
-        let deep = self.deep.as_ref()?;
-        Some(fully_connected(self.pool.forward(map), &deep.hidden, stride_px / (4 * POOLING)))
-    }
-
     /// The network that does with plain layers what this one does with normalised ones: the weights of every layer of
-    /// [`Self::context_layers`] times a factor, and a bias in place of its own, `[output]` each.
+    /// [`Self::layers`] times a factor, and a bias in place of its own, `[output]` each.
     pub(crate) fn folded(mut self, layers: &[[Vec<f32>; 2]]) -> Self {
         let context = self.deep.iter_mut().flat_map(|deep| &mut deep.context);
         let trunk = [&mut self.block1, &mut self.block2, &mut self.block3].into_iter().flatten();
@@ -322,7 +323,7 @@ impl Dcnn {
     pub fn head_dense(&self, features: Tensor<4>, stride_px: usize) -> Tensor<4> {
         let x = self.dropout.forward(features);
         let map = match &self.deep {
-            Some(deep) => self.pool.forward(convolve(self.pool.forward(x), &deep.context)),
+            Some(deep) => convolve(self.pool.forward(x), &deep.context),
             None => x,
         };
         self.outputs(map, stride_px)
@@ -331,7 +332,7 @@ impl Dcnn {
     /// The fully connected layers alone.
     fn outputs(&self, map: Tensor<4>, stride_px: usize) -> Tensor<4> {
         let Some(deep) = &self.deep else { return fully_connected(map, &self.head, stride_px / POOLING) };
-        let hidden = fully_connected(map, &deep.hidden, stride_px / (4 * POOLING));
+        let hidden = deep.hidden(map, stride_px);
         fully_connected(leaky_relu(hidden, LEAKY_SLOPE), &self.head, 1)
     }
 
@@ -343,7 +344,7 @@ impl Dcnn {
     pub fn forward_windows(&self, windows: Tensor<4>) -> (Tensor<2>, Tensor<4>) {
         let features = self.features(windows);
         // One window a map, so that any stride will do.
-        let out = self.head_dense(features.clone(), 4 * POOLING);
+        let out = self.head_dense(features.clone(), 2 * POOLING);
         let [batch, outputs, ..] = out.dims();
         (out.reshape([batch, outputs]), features)
     }
@@ -432,8 +433,8 @@ mod tests {
         let [valid, same] = [Padding::Valid, Padding::Same].map(|padding| paper(padding, HeadKind::Linear));
         assert_eq!((valid.window_features(), same.window_features()), (29, 40));
         let deep = paper(Padding::Valid, HeadKind::Deep);
-        // 29 features, pooled to 14, three convolutions take 6, pooled to 4.
-        assert_eq!((deep.head_features(), deep.pooling()), (4, 8));
+        // 29 features, pooled to 14, four convolutions take 8.
+        assert_eq!((deep.head_features(), deep.pooling()), (6, 4));
         let (values, _) = deep.init(&device).forward_windows(Tensor::ones([2, 1, 80, 80], &device));
         assert_eq!(values.dims(), [2, 7]);
     }

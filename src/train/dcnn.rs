@@ -259,9 +259,9 @@ impl DcnnTask {
 }
 
 impl DcnnTask {
-    /// The loss, from the map behind [`Dcnn::context_layers`].
+    /// The loss, from the map behind [`Dcnn::layers`].
     fn loss_of(&self, learner: &Learner, map: Tensor<4>, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
-        let outputs = learner.dcnn.behind_context(map.clone(), self.settings.stride_px, self.normalise);
+        let outputs = learner.dcnn.trained_outputs(map.clone(), self.settings.stride_px, self.normalise);
         let targets = to_device(&batch.targets, device);
         let learns = to_device(&batch.learns, device);
         let of_p = learns.clone().slice(s![.., 0..1, .., ..]);

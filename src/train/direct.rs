@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 /// The loss and its derivatives.
 ///
-/// `loss` makes a scalar from the map behind [`Dcnn::context_layers`], `[batch, channel, row, col]`; it depends on the
+/// `loss` makes a scalar from the map behind [`Dcnn::layers`], `[batch, channel, row, col]`; it depends on the
 /// parameters of `module`, of which `network` is part.
 pub(super) fn gradients<M: Module>(
     module: &M,
@@ -21,7 +21,7 @@ pub(super) fn gradients<M: Module>(
     device: &Device,
     loss: impl Fn(Tensor<4>) -> Tensor<1>,
 ) -> Result<(f32, GradientsParams), TrainError> {
-    let own = network.context_layers();
+    let own = network.layers();
     let layers = own.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
     let pass = Forward::new(&layers, batch.maps(), batch.normalise);
 
@@ -67,7 +67,7 @@ impl Batch<'_> {
 /// The factor of the weights and the bias of every convolution, `[output]` each, with which `network` does without
 /// normalisation what it does with it on `images`.
 pub(super) fn folded(network: &Dcnn, images: &[Array2<f32>]) -> Result<Vec<[Vec<f32>; 2]>, TrainError> {
-    let layers = network.context_layers().iter().map(layer).collect::<Result<Vec<_>, _>>()?;
+    let layers = network.layers().iter().map(layer).collect::<Result<Vec<_>, _>>()?;
     Ok(convolutions::folded(&layers, Batch { images, normalise: true }.maps()))
 }
 
@@ -130,15 +130,15 @@ mod tests {
     fn burn_finds_the_same_gradients() {
         let device = Device::flex().autodiff();
         for (head, window_px, shape, normalise) in [
-            (HeadKind::Deep, 54, [70, 63], false),
-            (HeadKind::Deep, 54, [70, 63], true),
+            (HeadKind::Deep, 72, [89, 84], false),
+            (HeadKind::Deep, 72, [89, 84], true),
             (HeadKind::Deep, 80, [89, 96], false),
             (HeadKind::Linear, 30, [35, 41], true),
         ] {
             let network = random_network(head, window_px).train();
             let images = [noise(shape, 1), noise(shape, 2)];
             let loss = |map: Tensor<4>| {
-                let outputs = network.behind_context(map.clone(), 8, normalise);
+                let outputs = network.trained_outputs(map.clone(), 8, normalise);
                 (outputs.clone() * outputs).mean() + map.mean()
             };
 
@@ -151,7 +151,7 @@ mod tests {
 
             assert!((expected - found).abs() < 1e-4 * expected.abs(), "{expected} {found}");
             assert_eq!(reference.len(), own.len());
-            for (index, layer) in network.context_layers().into_iter().enumerate() {
+            for (index, layer) in network.layers().into_iter().enumerate() {
                 let networks::Layer::Convolution(convolution) = layer else { continue };
                 let weight = convolution.weight.id;
                 let bias = convolution.bias.as_ref().unwrap().id;
@@ -173,13 +173,13 @@ mod tests {
             let upload = || super::super::samples::upload(&images, &device);
             let expected = read(network.context(upload(), true)).unwrap();
             let plain = read(network.context(upload(), false)).unwrap();
-            let outputs = read(network.behind_context(network.context(upload(), true), 8, true)).unwrap();
+            let outputs = read(network.trained_outputs(network.context(upload(), true), 8, true)).unwrap();
             let folds = folded(&network, &images).unwrap();
             let network = network.folded(&folds);
             let map = network.context(upload(), false);
             assert_close(&expected, &read(map.clone()).unwrap(), 1e-4, "folded map");
             let network = network.with_hidden_folded(map.clone(), 8);
-            let found = read(network.behind_context(map, 8, false)).unwrap();
+            let found = read(network.trained_outputs(map, 8, false)).unwrap();
             assert_close(&outputs, &found, 1e-3, "folded outputs");
             assert!(expected.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 0.1));
         }
