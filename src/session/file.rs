@@ -3,8 +3,12 @@
 //! The file is in HDF5's SWMR mode (single writer, multiple readers) whenever frames are written: what is on disk is then
 //! whole at every moment, whoever kills the writer, and others can read along. In that mode nothing can be added but to
 //! what is there, so a new measurement means leaving it for a moment: [`SessionFile::leave_swmr`], then
-//! [`SessionFile::enter_swmr`]. Only being killed in those milliseconds can damage a file. A new file is in the mode before
-//! it gets its name.
+//! [`SessionFile::enter_swmr`]. In between the library orders nothing, so the order is ours: what is new is built in a group to
+//! which nothing leads ([`SessionFile::stage`]), behind all that the file held, and is on disk before one write to the group's
+//! header that it goes to makes it visible ([`SessionFile::link`]). A new file is in SWMR mode before it gets its name.
+//!
+//! The header of the root group has room for about 110 measurements ([`TEMPLATE`]). Beyond that, and in files of earlier versions,
+//! linking takes several writes, and being killed between them can damage the file.
 //!
 //! A file that the disk does not take is never closed: libhdf5 1.10 frees what it still uses when it cannot write what it
 //! closes, and the process ends. Its handle is leaked, and the file ends with what was written.
@@ -12,8 +16,9 @@
 use super::error::{At, SessionError};
 use super::stack::TEMPLATE;
 use super::superblock;
-use hdf5::File;
 use hdf5::file::{FileCloseDegree, LibraryVersion};
+use hdf5::plist::group_create::LinkPhaseChange;
+use hdf5::{File, Group};
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -93,8 +98,24 @@ impl SessionFile {
             file.close().at(|| self.path.display().to_string())?;
         }
         self.file = Some(open_for_writing(&self.path)?);
-        self.settle()?;
         self.get()
+    }
+
+    /// A group for what is to be added, outside SWMR mode; nothing leads to it, and it goes when it is dropped.
+    pub(super) fn stage(&self) -> Result<Group, SessionError> {
+        let file = self.get()?;
+        file.create_group_builder().create(None).at(|| self.path.display().to_string())
+    }
+
+    /// Moves all that is in `staged` to the group at `parent` (the root: `""`), under the same names. Whenever the writer is killed,
+    /// it is either there and whole, or it is not there.
+    pub(super) fn link(&self, staged: &Group, parent: &str) -> Result<(), SessionError> {
+        self.flush()?;
+        let at = || format!("{}:{parent}", self.path.display());
+        for name in staged.member_names().at(at)? {
+            staged.relink(&name, &format!("{parent}/{name}")).at(at)?;
+        }
+        self.flush()
     }
 
     /// Brings the file on disk up to date.
@@ -156,7 +177,28 @@ fn open_for_writing(path: &Path) -> Result<File, SessionError> {
         .libver_bounds(LibraryVersion::V110, LibraryVersion::V110)
         .fclose_degree(FileCloseDegree::Strong)
         .file_locking(false);
-    options.open_rw(path).at(|| path.display().to_string())
+    let file = options.open_rw(path).at(|| path.display().to_string())?;
+    superblock::settle(path).map_err(|source| SessionError::Io { path: path.to_owned(), source })?;
+    Ok(file)
+}
+
+/// A group in `parent` whose links stay in its header, which has room for those of a measurement: adding some later is one write.
+pub(super) fn roomy_group(parent: &Group, name: &str) -> hdf5::Result<Group> {
+    /// A measurement has up to 24 links of some 30 bytes.
+    const ROOM: usize = 800;
+    let in_header = LinkPhaseChange { max_compact: 256, min_dense: 0 };
+    let group = parent.create_group_builder().with_gcpl(|p| p.link_phase_change(in_header)).create(name)?;
+    // What a link takes stays with the header when it goes.
+    group.link_soft(&"-".repeat(ROOM), "room")?;
+    group.unlink("room")?;
+    Ok(group)
+}
+
+/// Makes a session readable whose writer was killed while HDF5 had marked it as open: the writer's lock is there, and nobody
+/// holds it. Whether it did so.
+pub(super) fn recover_killed(session: &Path) -> bool {
+    sibling(session, "lock").exists()
+        && WriterLock::take(session).is_ok_and(|_lock| superblock::recover(session).is_ok())
 }
 
 /// A hidden file beside `path` that begins as [`TEMPLATE`], after `fill`.

@@ -1,6 +1,7 @@
 //! The few HDF5 idioms that recording and reading share: text attributes, growing tables, pixels of any type.
 
 use super::error::{At, SessionError};
+use super::file::recover_killed;
 use ferrostem_proto::{ByteOrder, Dtype, PixelArray};
 use hdf5::file::OpenMode;
 use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
@@ -20,6 +21,7 @@ pub(super) fn open_file(path: &Path) -> Result<File, SessionError> {
     std::fs::metadata(path).map_err(|source| SessionError::Io { path: path.to_owned(), source })?;
     File::open(path)
         .or_else(|refusal| File::open_as(path, OpenMode::ReadSWMR).map_err(|_| refusal))
+        .or_else(|refusal| if recover_killed(path) { File::open(path) } else { Err(refusal) })
         .at(|| path.display().to_string())
 }
 
@@ -95,7 +97,7 @@ pub(super) fn read_attribute<T: H5Type>(object: &Location, name: &str) -> Result
 /// A one-dimensional dataset of `R` that grows at its end.
 pub(super) struct Table<R> {
     dataset: Dataset,
-    path: String,
+    name: String,
     rows: usize,
     row: PhantomData<R>,
 }
@@ -109,20 +111,19 @@ impl<R: H5Type> Table<R> {
             .chunk([chunk_rows])
             .create(name)
             .at(|| format!("{}/{name}", place(group)))?;
-        let path = dataset.name();
-        Ok(Self { dataset, path, rows: 0, row: PhantomData })
+        Ok(Self { dataset, name: name.to_owned(), rows: 0, row: PhantomData })
     }
 
     /// A table that `group` has.
     pub(super) fn open(group: &Group, name: &str) -> Result<Self, SessionError> {
         let dataset = group.dataset(name).at(|| format!("{}/{name}", place(group)))?;
         check_fields::<R>(&dataset)?;
-        Ok(Self { path: dataset.name(), rows: dataset.size(), dataset, row: PhantomData })
+        Ok(Self { name: name.to_owned(), rows: dataset.size(), dataset, row: PhantomData })
     }
 
-    /// Takes the table up again in `file`, in which it was created.
-    pub(super) fn reopen(&mut self, file: &File) -> Result<(), SessionError> {
-        self.dataset = file.dataset(&self.path).at(|| format!("{}:{}", file.filename(), self.path))?;
+    /// Takes the table up again in `group`, in which it was created.
+    pub(super) fn reopen(&mut self, group: &Group) -> Result<(), SessionError> {
+        self.dataset = group.dataset(&self.name).at(|| format!("{}/{}", place(group), self.name))?;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! One `Measurement_NNN` being written: a stack of like frames and what was found on them.
 
 use super::error::{At, SessionError};
+use super::file::roomy_group;
 use super::h5::{self, Table, place, write_image, write_text};
 use super::layout::{self, CandidateRow, ColumnRow, FrameRow, ResultRow, measurement_name, quantity_name};
 use super::maps::{Map, MapValues, measured, tile_maps, window_maps, write_map};
@@ -83,15 +84,16 @@ pub(super) struct Measurement {
 }
 
 impl Measurement {
-    /// Begins `Measurement_{index}` for frames like `frame`, and writes none yet.
+    /// Begins `Measurement_{index}` for frames like `frame` in the group `staged`, from which it moves to the root of its file
+    /// before it is reopened; writes no frame yet.
     pub(super) fn create(
-        file: &File,
+        staged: &Group,
         index: usize,
         frame: &ReceivedFrame,
         filing: &Filing,
     ) -> Result<Self, SessionError> {
         let name = measurement_name(index);
-        let group = file.create_group(&name).at(|| format!("{}{name}", place(file)))?;
+        let group = roomy_group(staged, &name).at(|| format!("{}:/{name}", staged.filename()))?;
         let channel = quantity_name(&frame.stream.channel);
         for (attribute, value) in [
             ("acquisition", frame.acquisition.as_str()),
@@ -139,7 +141,7 @@ impl Measurement {
             tiles: None,
             channels: 1,
             recent: VecDeque::new(),
-            path: group.name(),
+            path: format!("/{name}"),
             group,
         })
     }
@@ -153,12 +155,17 @@ impl Measurement {
     /// Takes the measurement up again in `file`, in which it was created.
     pub(super) fn reopen(&mut self, file: &File) -> Result<(), SessionError> {
         self.group = file.group(&self.path).at(|| format!("{}:{}", file.filename(), self.path))?;
-        self.frame_table.reopen(file)?;
-        self.results.reopen(file)?;
-        self.columns.reopen(file)?;
-        self.candidates.reopen(file)?;
+        self.frame_table.reopen(&self.group)?;
+        self.results.reopen(&self.group)?;
+        self.columns.reopen(&self.group)?;
+        self.candidates.reopen(&self.group)?;
         let maps = self.windows.iter_mut().chain(&mut self.tiles).flat_map(|maps| &mut maps.stacks);
-        std::iter::once(&mut self.frames).chain(maps).try_for_each(|stack| stack.reopen(file))
+        std::iter::once(&mut self.frames).chain(maps).try_for_each(|stack| stack.reopen(&self.group))
+    }
+
+    /// Where it is in its file.
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     /// Whether the file has no place yet for the maps of `result`.
@@ -168,24 +175,37 @@ impl Measurement {
             || self.tiles.is_none() && !empty(&tile_maps(result))
     }
 
-    /// Makes a place for the maps of `result`.
+    /// Makes a place for the maps of `result` in the group `staged`, from which it moves to the measurement's own before it is
+    /// reopened.
     pub(super) fn create_maps_of(
+        &mut self,
+        staged: &Group,
+        result: &ResultMessage,
+        filing: &Filing,
+    ) -> Result<(), SessionError> {
+        let windows = measured(window_maps(result), &result.grid, staged)?;
+        let tiles = measured(tile_maps(result), &result.mistilt.tiles, staged)?;
+        if !windows.is_empty() && self.windows.is_none() {
+            let all = window_maps(result);
+            let grid = (layout::WINDOW_GRID, &result.grid);
+            self.windows = Some(self.create_maps(staged, grid, &all, filing)?);
+        }
+        if !tiles.is_empty() && self.tiles.is_none() {
+            let all = tile_maps(result);
+            let grid = (layout::TILE_GRID, &result.mistilt.tiles);
+            self.tiles = Some(self.create_maps(staged, grid, &all, filing)?);
+        }
+        Ok(())
+    }
+
+    /// The same in the measurement's own group, as long as nothing leads to that.
+    pub(super) fn create_first_maps(
         &mut self,
         result: &ResultMessage,
         filing: &Filing,
     ) -> Result<(), SessionError> {
-        let windows = measured(window_maps(result), &result.grid, &self.group)?;
-        let tiles = measured(tile_maps(result), &result.mistilt.tiles, &self.group)?;
-        if !windows.is_empty() && self.windows.is_none() {
-            let all = window_maps(result);
-            self.windows = Some(self.create_maps(layout::WINDOW_GRID, &result.grid, &all, filing)?);
-        }
-        if !tiles.is_empty() && self.tiles.is_none() {
-            let all = tile_maps(result);
-            let grid = &result.mistilt.tiles;
-            self.tiles = Some(self.create_maps(layout::TILE_GRID, grid, &all, filing)?);
-        }
-        Ok(())
+        let group = self.group.clone();
+        self.create_maps_of(&group, result, filing)
     }
 
     /// Whether `frame` belongs in this stack.
@@ -268,16 +288,15 @@ impl Measurement {
 
     fn create_maps(
         &mut self,
-        grid_group: &str,
-        grid: &GridSpec,
+        staged: &Group,
+        (grid_group, grid): (&str, &GridSpec),
         maps: &[Map],
         filing: &Filing,
     ) -> Result<Maps, SessionError> {
         let centres = |start: f64, step: f64, n: u32| (0..n).map(move |i| start + f64::from(i) * step);
         let rows = || centres(grid.row0, grid.step_row, grid.rows);
         let cols = || centres(grid.col0, grid.step_col, grid.cols);
-        let group =
-            self.group.create_group(grid_group).at(|| format!("{}/{grid_group}", place(&self.group)))?;
+        let group = staged.create_group(grid_group).at(|| format!("{}/{grid_group}", self.path))?;
         for (name, values) in [("row", rows().collect::<Vec<_>>()), ("col", cols().collect())] {
             let dataset = group
                 .new_dataset_builder()
@@ -312,7 +331,7 @@ impl Measurement {
             };
             let channel = self.channels;
             self.channels += 1;
-            stacks.push(Stack::create(&self.group, channel, &spec, filing)?);
+            stacks.push(Stack::create(staged, channel, &spec, filing)?);
         }
         Ok(Maps { grid: *grid, stacks })
     }

@@ -12,7 +12,7 @@ use super::recording::{Gap, RecordSettings, RecordSummary, SessionEvent, Session
 use super::stack::{Filing, Metadata};
 use crate::frame::Frame;
 use ferrostem_proto::ResultMessage;
-use hdf5::File;
+use hdf5::{File, Group};
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -95,7 +95,10 @@ impl Recorder {
             file::draft(path, |file| Filing::new(file, settings.compression_level, settings.shuffle))?;
         let (session, before) =
             SessionFile::append(path, |path| own::open_recorded(path).map(drop), Before::read)?;
-        write_header(session.get()?, before.segments, header)?;
+        let staged = session.stage()?;
+        write_header(&staged, before.segments, header)?;
+        session.link(&staged, "")?;
+        drop(staged);
         session.enter_swmr()?;
         Self::over(session, filing, before)
     }
@@ -238,20 +241,25 @@ impl Recorder {
         self.session.flush()
     }
 
-    /// Adds groups or datasets, for which the file leaves its mode for a moment.
+    /// Adds to the group at `parent` what `build` puts into an empty one, for which the file leaves its mode for a moment.
     fn add_objects(
         &mut self,
-        add: impl FnOnce(&mut Self, &File) -> Result<(), SessionError>,
+        parent: &str,
+        build: impl FnOnce(&mut Self, &Group) -> Result<(), SessionError>,
     ) -> Result<(), SessionError> {
         self.open.iter_mut().try_for_each(Measurement::complete)?;
-        let file = self.session.leave_swmr()?.clone();
-        self.acks.reopen(&file)?;
-        self.gaps.reopen(&file)?;
-        self.events.reopen(&file)?;
-        self.open.iter_mut().try_for_each(|measurement| measurement.reopen(&file))?;
-        add(self, &file)?;
-        drop(file);
-        self.session.enter_swmr()
+        self.session.leave_swmr()?;
+        let staged = self.session.stage()?;
+        // Whatever comes of it, the rest of the session goes on.
+        let added = build(self, &staged).and_then(|()| self.session.link(&staged, parent));
+        drop(staged);
+        let file = self.session.get()?;
+        self.acks.reopen(file)?;
+        self.gaps.reopen(file)?;
+        self.events.reopen(file)?;
+        self.open.iter_mut().try_for_each(|measurement| measurement.reopen(file))?;
+        self.session.enter_swmr()?;
+        added
     }
 
     /// Writes the frame that has waited longest, with its result if it has come. A frame that cannot be written is
@@ -274,7 +282,7 @@ impl Recorder {
                 if let Some(measurement) = &mut closing {
                     measurement.complete()?;
                 }
-                self.add_objects(|recorder, file| recorder.begin_measurement(file, &frame, result))?;
+                self.add_objects("", |recorder, staged| recorder.begin_measurement(staged, &frame, result))?;
                 self.open.len() - 1
             }
         };
@@ -295,7 +303,10 @@ impl Recorder {
         result: &ResultMessage,
     ) -> Result<(), SessionError> {
         if self.open[index].lacks_maps_of(result) {
-            self.add_objects(|recorder, _| recorder.open[index].create_maps_of(result, &recorder.filing))?;
+            let parent = self.open[index].path().to_owned();
+            self.add_objects(&parent, |recorder, staged| {
+                recorder.open[index].create_maps_of(staged, result, &recorder.filing)
+            })?;
         }
         self.open[index].write_result(frame, result)?;
         self.summary.results += 1;
@@ -304,15 +315,15 @@ impl Recorder {
 
     fn begin_measurement(
         &mut self,
-        file: &File,
+        staged: &Group,
         frame: &ReceivedFrame,
         result: Option<&ResultMessage>,
     ) -> Result<(), SessionError> {
         let number = self.before.measurements + self.summary.measurements;
-        let mut measurement = Measurement::create(file, number as usize, frame, &self.filing)?
+        let mut measurement = Measurement::create(staged, number as usize, frame, &self.filing)?
             .of_segment(self.before.segments)?;
         if let Some(result) = result {
-            measurement.create_maps_of(result, &self.filing)?;
+            measurement.create_first_maps(result, &self.filing)?;
         }
         self.open.push(measurement);
         self.summary.measurements += 1;
@@ -321,9 +332,9 @@ impl Recorder {
 }
 
 /// Writes what is known about the daemon, for the recording `segment` of this file.
-fn write_header(file: &File, segment: u32, header: &SessionHeader) -> Result<(), SessionError> {
+fn write_header(group: &Group, segment: u32, header: &SessionHeader) -> Result<(), SessionError> {
     let name = layout::metadata_name(segment);
-    let metadata = Metadata::create(file, &name)?;
+    let metadata = Metadata::create(group, &name)?;
     metadata.text("ferrostem_version", env!("CARGO_PKG_VERSION"))?.number("created_ns", header.created_ns)?;
     for (network, model) in [("dcnn", &header.models.dcnn), ("fcnn", &header.models.fcnn)] {
         if let Some(model) = model {
@@ -333,10 +344,11 @@ fn write_header(file: &File, segment: u32, header: &SessionHeader) -> Result<(),
         }
     }
     // A dataset, not an attribute: attributes end at 64 KiB.
-    file.group(&name)
+    group
+        .group(&name)
         .and_then(|group| {
             let config = text(&header.config_toml);
             group.new_dataset::<hdf5::types::VarLenUnicode>().create(layout::CONFIG)?.write_scalar(&config)
         })
-        .at(|| format!("{}/{name}", file.filename()))
+        .at(|| format!("{}/{name}", group.filename()))
 }

@@ -10,12 +10,15 @@ use ndarray::ArrayView1;
 const PYNSID_VERSION: &str = "0.0.7.2";
 /// `CLASS` and `NAME` of a dimension scale hold 16 bytes of null-terminated ASCII ("DIMENSION_SCALE" and its NUL).
 const SCALE_TEXT: usize = 16;
-/// An HDF5 file with nothing in it but a scalar root attribute `dimension_scale_string` of that type.
+/// An HDF5 file with nothing in it but a scalar root attribute `dimension_scale_string` of that type, and room in its root group.
 ///
 /// The HDF5 library takes only null-terminated text for the class of a dimension scale, and this binding makes only
-/// null-padded text; reading the type from a file is the way to it without `unsafe`. Made by h5py:
-/// `t = h5t.C_S1.copy(); t.set_size(16); t.set_strpad(h5t.STR_NULLTERM);
-/// h5a.create(f.id, b"dimension_scale_string", t, h5s.create(h5s.SCALAR))`.
+/// null-padded text; reading the type from a file is the way to it without `unsafe`. Nor does it let the root group say how its links
+/// are kept: here about 110 of them have room in the group's header, which lies in the first 4096 bytes of the file, so that another
+/// one is a single write (see [`SessionFile::link`](super::file::SessionFile::link)). Made in C with libhdf5 1.10.8:
+/// `H5Pset_link_phase_change(fcpl, 65535, 0); H5Pset_est_link_info(fcpl, 125, 15); H5Pset_obj_track_times(fcpl, 0);
+/// H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110); t = H5Tcopy(H5T_C_S1); H5Tset_size(t, 16);
+/// H5Tset_strpad(t, H5T_STR_NULLTERM); H5Acreate2(f, "dimension_scale_string", t, H5Screate(H5S_SCALAR), …)`.
 pub(super) const TEMPLATE: &[u8] = include_bytes!("template.h5");
 const TEMPLATE_ATTRIBUTE: &str = "dimension_scale_string";
 
@@ -55,7 +58,7 @@ pub(super) struct Stack {
     pub(super) data: Dataset,
     /// Seconds since the measurement's first frame.
     pub(super) time: Dataset,
-    /// The group that both are in.
+    /// The group that both are in, from the measurement.
     path: String,
     name: String,
     len: usize,
@@ -100,10 +103,11 @@ impl Stack {
         filing: &Filing,
     ) -> Result<Self, SessionError> {
         let name = spec.name;
+        let path = format!("Channel_{channel:03}/{name}");
         let group = measurement
             .create_group(&format!("Channel_{channel:03}"))
             .and_then(|channel| channel.create_group(name))
-            .at(|| format!("{}/Channel_{channel:03}/{name}", place(measurement)))?;
+            .at(|| format!("{}/{path}", place(measurement)))?;
         let image = [spec.y.values.len(), spec.x.values.len()];
         let mut builder = group.new_dataset_builder().chunk([1, image[0], image[1]]);
         if filing.compression_level > 0 {
@@ -138,7 +142,7 @@ impl Stack {
             .chunk([256])
             .create("time")
             .at(|| format!("{}/time", place(&group)))?;
-        describe(&time, &[("quantity", "time"), ("units", "s"), ("dimension_type", "TEMPORAL")])?;
+        describe(&time, "time", &[("quantity", "time"), ("units", "s"), ("dimension_type", "TEMPORAL")])?;
         for (name, axis) in [("y", &spec.y), ("x", &spec.x)] {
             let scale = group
                 .new_dataset_builder()
@@ -147,23 +151,24 @@ impl Stack {
                 .at(|| format!("{}/{name}", place(&group)))?;
             describe(
                 &scale,
+                name,
                 &[("quantity", "distance"), ("units", axis.units), ("dimension_type", "SPATIAL")],
             )?;
         }
-        attach_scales(&group, &data, &AXES, filing)?;
+        attach_scales(&group, name, &AXES, filing)?;
         label_nexus(&group, name)?;
-        Ok(Self { data, time, path: group.name(), name: name.to_owned(), len: 0, image })
+        Ok(Self { data, time, path, name: name.to_owned(), len: 0, image })
     }
 
     pub(super) const fn len(&self) -> usize {
         self.len
     }
 
-    /// Takes the stack up again in `file`, in which it was created.
-    pub(super) fn reopen(&mut self, file: &File) -> Result<(), SessionError> {
+    /// Takes the stack up again in `measurement`, in which it was created.
+    pub(super) fn reopen(&mut self, measurement: &Group) -> Result<(), SessionError> {
         let open = |name: &str| {
             let path = format!("{}/{name}", self.path);
-            file.dataset(&path).at(|| format!("{}:{path}", file.filename()))
+            measurement.dataset(&path).at(|| format!("{}/{path}", place(measurement)))
         };
         self.data = open(&self.name)?;
         self.time = open("time")?;
@@ -187,20 +192,19 @@ impl Stack {
 }
 
 /// The attributes that NSID wants on a dimension; `name` is the dataset's own.
-fn describe(scale: &Dataset, attributes: &[(&str, &str)]) -> Result<(), SessionError> {
-    let path = scale.name();
-    write_text(scale, "name", path.rsplit('/').next().unwrap_or(&path))?;
+fn describe(scale: &Dataset, name: &str, attributes: &[(&str, &str)]) -> Result<(), SessionError> {
+    write_text(scale, "name", name)?;
     attributes.iter().try_for_each(|(attribute, value)| write_text(scale, attribute, value))
 }
 
-/// Makes the datasets `names` of `group` the dimension scales of `data`, axis by axis, as the HDF5 Dimension Scale
+/// Makes the datasets `names` of `group` the dimension scales of its dataset `name`, axis by axis, as the HDF5 Dimension Scale
 /// Specification stores them; the binding has no call for it.
-fn attach_scales(group: &Group, data: &Dataset, names: &[&str], filing: &Filing) -> Result<(), SessionError> {
-    let data_name = data.name();
+fn attach_scales(group: &Group, name: &str, names: &[&str], filing: &Filing) -> Result<(), SessionError> {
+    let data = group.dataset(name).at(|| format!("{}/{name}", place(group)))?;
     let mut lists: Vec<VarLenArray<ObjectReference1>> = Vec::new();
-    for (dimension, name) in (0_i32..).zip(names) {
-        let scale = group.dataset(name).at(|| format!("{}/{name}", place(group)))?;
-        for (attribute, value) in [("CLASS", "DIMENSION_SCALE"), ("NAME", *name)] {
+    for (dimension, axis) in (0_i32..).zip(names) {
+        let scale = group.dataset(axis).at(|| format!("{}/{axis}", place(group)))?;
+        for (attribute, value) in [("CLASS", "DIMENSION_SCALE"), ("NAME", *axis)] {
             let value = FixedAscii::<SCALE_TEXT>::from_ascii(value).unwrap_or_default();
             scale
                 .new_attr_builder()
@@ -209,20 +213,20 @@ fn attach_scales(group: &Group, data: &Dataset, names: &[&str], filing: &Filing)
                 .and_then(|attribute| attribute.write_scalar(&value))
                 .at(|| format!("{}@{attribute}", place(&scale)))?;
         }
-        let dataset = group.reference(&data_name).at(|| place(data))?;
+        let dataset = group.reference(name).at(|| place(&data))?;
         scale
             .new_attr_builder()
             .with_data(&[ScaleUse { dataset, dimension }])
             .create("REFERENCE_LIST")
             .at(|| format!("{}@REFERENCE_LIST", place(&scale)))?;
-        lists.push(VarLenArray::from_slice(&[group.reference(name).at(|| place(&scale))?]));
+        lists.push(VarLenArray::from_slice(&[group.reference(axis).at(|| place(&scale))?]));
     }
     let labels: Vec<VarLenUnicode> = names.iter().map(|name| text(name)).collect();
     data.new_attr_builder()
         .with_data(&lists[..])
         .create("DIMENSION_LIST")
         .and_then(|_| data.new_attr_builder().with_data(&labels[..]).create("DIMENSION_LABELS"))
-        .at(|| format!("{}@DIMENSION_LIST", place(data)))?;
+        .at(|| format!("{}@DIMENSION_LIST", place(&data)))?;
     Ok(())
 }
 

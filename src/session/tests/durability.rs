@@ -2,6 +2,8 @@
 //! killed process leaves.
 
 use super::support::{counts, frame, header, recorder, result};
+use crate::session::file::{SessionFile, roomy_group};
+use crate::session::h5::write_text;
 use crate::session::superblock;
 use crate::session::*;
 use std::path::{Path, PathBuf};
@@ -174,4 +176,104 @@ fn the_thread_stops_recording_when_the_file_goes_and_counts_what_it_drops() {
     assert_eq!((thread.take_frames_dropped(), thread.take_frames_dropped()), (3, 0));
     let counts = thread.finish();
     assert_eq!((counts.frames_dropped, counts.write_errors), (3, 1));
+}
+
+/// `bytes` as a file beside `path`: what a writer leaves that is killed when so much of its writing is done.
+fn killed_at(path: &Path, bytes: &[u8]) -> PathBuf {
+    let killed = path.with_file_name("killed.h5");
+    std::fs::write(&killed, bytes).unwrap();
+    killed
+}
+
+#[test]
+fn what_is_being_added_leaves_all_else_alone_until_one_write_shows_it() {
+    let (_folder, path) = session();
+    let mut first = recorder(&path);
+    for seq in 0..12 {
+        first.frame(&frame(seq)).unwrap();
+        first.result(&result(seq)).unwrap();
+    }
+    first.finish().unwrap();
+    let frames: Vec<u64> = (0..12).collect();
+    let before = std::fs::read(&path).unwrap();
+
+    let (session, ()) = SessionFile::append(&path, |_| Ok(()), |_| Ok(())).unwrap();
+    let staged = session.stage().unwrap();
+    let group = roomy_group(&staged, "extra").unwrap();
+    let values: Vec<u8> = (0..9000).map(|n| n as u8).collect();
+    for name in ["a", "b", "c"] {
+        let data = group.create_group(name).unwrap().new_dataset_builder().with_data(&values);
+        write_text(&data.create("data").unwrap(), "units", "counts").unwrap();
+    }
+    session.flush().unwrap();
+    let built = std::fs::read(&path).unwrap();
+    session.link(&staged, "").unwrap();
+    let linked = std::fs::read(&path).unwrap();
+    drop((group, staged));
+
+    // However much of it is written, in whatever order, the file is what it was: the superblock aside, all lies behind it.
+    const SUPERBLOCK: usize = 48;
+    assert!(built.len() > before.len() + 3 * values.len());
+    assert!(built[SUPERBLOCK..before.len()] == before[SUPERBLOCK..], "what was there has changed");
+    for end in (before.len()..built.len()).step_by(997) {
+        let killed = killed_at(&path, &[&before, &built[before.len()..end]].concat());
+        assert_eq!(whole_frames(&killed), frames);
+    }
+    assert_eq!(whole_frames(&killed_at(&path, &built)), frames);
+    assert!(!hdf5::File::open(killed_at(&path, &built)).unwrap().link_exists("extra"));
+    // One write, within one page, shows it; with it comes whatever else the library still writes, or not.
+    let changed: Vec<usize> = (SUPERBLOCK..before.len()).filter(|n| linked[*n] != built[*n]).collect();
+    assert!(!changed.is_empty() && changed.iter().all(|n| *n < 4096), "{changed:?}");
+    for bytes in [[&linked[..4096], &built[4096..]].concat(), linked] {
+        let killed = killed_at(&path, &bytes);
+        assert_eq!(whole_frames(&killed), frames);
+        let file = hdf5::File::open(&killed).unwrap();
+        for name in ["a", "b", "c"] {
+            let data = file.dataset(&format!("extra/{name}/data")).unwrap();
+            assert_eq!(data.read_raw::<u8>().unwrap(), values);
+        }
+    }
+}
+
+#[test]
+fn measurements_that_follow_one_another_keep_their_links_in_one_page() {
+    let (_folder, path) = session();
+    let mut recorder = recorder(&path);
+    for run in 0..100 {
+        let mut frame = frame(run);
+        frame.acquisition = format!("run {run}");
+        recorder.frame(&frame).unwrap();
+        recorder.flush().unwrap();
+        let before = std::fs::read(&path).unwrap();
+        // The second flush writes the frame, for which it begins a measurement.
+        recorder.flush().unwrap();
+        let after = std::fs::read(&path).unwrap();
+        let name = format!("Measurement_{run:03}");
+        let count =
+            |bytes: &[u8]| bytes[..4096].windows(name.len()).filter(|w| *w == name.as_bytes()).count();
+        assert_eq!(count(&after), count(&before) + 1, "{name}");
+    }
+    recorder.finish().unwrap();
+    assert_eq!(whole_frames(&path), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_session_that_a_killed_writer_left_marked_is_opened_by_the_next_reader() {
+    let (_folder, path) = session();
+    let mut recorder = recorder(&path);
+    recorder.frame(&frame(0)).unwrap();
+    recorder.finish().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    // Opened to be written to, as HDF5 does it, and never closed.
+    let file = hdf5::File::open_rw(&path).unwrap();
+    let marked = std::fs::read(&path).unwrap();
+    file.close().unwrap();
+    assert_ne!(whole, marked, "a mark");
+    let killed = killed_at(&path, &marked);
+    let lock = killed.with_file_name(".killed.h5.lock");
+    assert!(open(&killed, &OpenOptions::default()).is_err(), "another program's writer may be at work");
+    std::fs::write(&lock, "").unwrap();
+    assert_eq!(whole_frames(&killed), [0]);
+    assert!(!lock.exists());
+    assert_eq!(std::fs::read(&killed).unwrap(), whole);
 }

@@ -64,7 +64,8 @@ impl TruthWriter {
             write_header(file, header)?;
             Contents::create(file, header)
         })?;
-        contents.reopen(session.get()?)?;
+        let file = session.get()?;
+        contents.reopen(&file.group(MEASUREMENT).at(|| place(file))?)?;
         Ok(Self { session, shape: header.shape, contents, first_start_ns: None })
     }
 
@@ -153,16 +154,16 @@ impl Contents {
         })
     }
 
-    fn reopen(&mut self, file: &File) -> Result<(), SessionError> {
-        self.frames.reopen(file)?;
-        self.cells.reopen(file)?;
-        self.columns.reopen(file)?;
-        self.defects.reopen(file)?;
-        self.outlines.reopen(file)?;
-        self.lines.reopen(file)?;
-        self.line_pixels.reopen(file)?;
-        self.mask.reopen(file)?;
-        self.saturated.iter_mut().try_for_each(|stack| stack.reopen(file))
+    fn reopen(&mut self, group: &Group) -> Result<(), SessionError> {
+        self.frames.reopen(group)?;
+        self.cells.reopen(group)?;
+        self.columns.reopen(group)?;
+        self.defects.reopen(group)?;
+        self.outlines.reopen(group)?;
+        self.lines.reopen(group)?;
+        self.line_pixels.reopen(group)?;
+        self.mask.reopen(group)?;
+        self.saturated.iter_mut().try_for_each(|stack| stack.reopen(group))
     }
 
     /// Adds the rows of one frame's `truth`, and notes in `row` where they are.
