@@ -2,7 +2,7 @@
 
 use super::EvaluateError;
 use super::table::Table;
-use super::windows::{KnownFrame, QUANTITIES, Window, at_dose, known_frame, known_windows};
+use super::windows::{KnownFrame, Window, at_dose, known_frame, known_windows};
 use crate::columns::Neighbours;
 use crate::config::InvalidSetting;
 use crate::frame::ClassicalCell;
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn hand_worked_statistics() {
-        assert_eq!(QUANTITIES[5].0, "cell_area");
+        assert_eq!(super::super::windows::QUANTITIES[5].0, "cell_area");
         let windows = [window(0, [3.0, -4.0], 3.5), window(1, [1.0, 0.0], 0.5)];
         // 3, -4, 1, 0 against 3.5, 3.5, 0.5, 0.5: the first and the last lie within.
         assert!((within_sigma(&windows) - 0.5).abs() < 1e-12);
