@@ -1,20 +1,21 @@
-//! What the DCNN learns beside its outputs: from every place of the map under its head, the way to the nearest A and to the nearest B column.
+//! What the DCNN learns beside its outputs: from every place of the map under its head, the way to the nearest A column, to the
+//! nearest B column, and to the nearest middle of four A columns.
 //!
-//! P is a small difference of two positions that the network must find first, and from P alone it does not: the loss of a deep
-//! head stood still for 900 steps. Told where the columns are, a network finds them within a few dozen steps, and P
-//! from them. The layer that answers is left behind when training ends.
+//! P is a small difference of two positions that the network must find first, the B column's and that middle; from P alone it
+//! does not: the loss of a deep head stood still for 900 steps. Told where they are, a network finds them within a few dozen
+//! steps, and P, the difference of two of the ways, from them. The layer that answers is left behind when training ends.
 
+use super::samples::Sample;
 use crate::columns::Neighbours;
 use crate::frame::Sublattice;
 use crate::networks::{Dcnn, DcnnConfig};
-use crate::simulate::TruthColumn;
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use ndarray::{Array3, s};
 
-/// Components of the ways: `x, y` to A, `x, y` to B.
-pub(super) const WAYS: usize = 4;
+/// Components of the ways: `x, y` each to A, to B, and to the middle of a cell.
+pub(super) const WAYS: usize = 6;
 /// A way of this length is 1 to the network, pm.
 const SCALE_PM: f64 = 100.0;
 /// Of places farther from a column than this nothing is asked, pm: which column is the nearest turns on little there.
@@ -36,7 +37,7 @@ impl Learner {
     ///
     /// # Shapes
     /// - `map`: of [`Dcnn::context`]
-    /// - `asked`: `[batch, 4, row, col]`, the weight of each component, 0 where nothing is asked
+    /// - `asked`: `[batch, 6, row, col]`, the weight of each component, 0 where nothing is asked
     /// - `targets`: as `asked`
     pub(super) fn ways_loss(&self, map: Tensor<4>, targets: Tensor<4>, asked: Tensor<4>) -> Tensor<1> {
         let errors = self.ways.forward(map) - targets;
@@ -44,12 +45,37 @@ impl Learner {
     }
 }
 
+/// Where ways lead to: `[row, col]`, px. An empty list is not asked for.
+#[derive(Debug, Default)]
+pub(super) struct Aims {
+    a: Vec<[f64; 2]>,
+    b: Vec<[f64; 2]>,
+    middles: Vec<[f64; 2]>,
+}
+
+impl Aims {
+    /// For an image that begins at `corner` of the sample.
+    pub fn new(sample: &Sample, corner: [f64; 2]) -> Self {
+        let here = |row: f64, col: f64| [row - corner[0], col - corner[1]];
+        let of = |sublattice: Sublattice| {
+            let columns = sample.columns.iter().filter(|column| column.sublattice == sublattice);
+            columns.map(|column| here(column.row, column.col)).collect()
+        };
+        let whole = sample.cells.iter().filter(|known| !known.disturbed);
+        Self {
+            a: of(Sublattice::A),
+            b: of(Sublattice::B),
+            middles: whole.map(|known| here(known.cell.row, known.cell.col)).collect(),
+        }
+    }
+}
+
 /// The ways from every place of a network's context map, and 1 where they are asked for, 0 elsewhere.
 ///
 /// # Shapes
-/// - `shape`: of the image, px; results: `[4, row, col]`
+/// - `shape`: of the image, px; results: `[6, row, col]`
 pub(super) fn ways(
-    columns: &[TruthColumn],
+    aims: &Aims,
     config: &DcnnConfig,
     shape: [usize; 2],
     pixel_size_pm: f64,
@@ -59,13 +85,8 @@ pub(super) fn ways(
     let [rows, cols] = shape.map(|side| ((side as f64 - 1.0 - 2.0 * first) / step) as usize + 1);
     let mut targets = Array3::zeros((WAYS, rows, cols));
     let mut asked = Array3::zeros((WAYS, rows, cols));
-    for (channel, sublattice) in [(0, Sublattice::A), (2, Sublattice::B)] {
-        let positions: Vec<[f64; 2]> = columns
-            .iter()
-            .filter(|column| column.sublattice == sublattice)
-            .map(|column| [column.row, column.col])
-            .collect();
-        let tree = Neighbours::new(&positions);
+    for (channel, positions) in [(0, &aims.a), (2, &aims.b), (4, &aims.middles)] {
+        let tree = Neighbours::new(positions);
         for (i, j) in (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j))) {
             let (row, col) = (first + step * i as f64, first + step * j as f64);
             let nearest = tree.nearest([row, col], NEAR_PM / pixel_size_pm);
@@ -93,14 +114,14 @@ mod tests {
 
     #[test]
     fn ways_cover_the_context_map_and_lead_to_the_columns() {
-        let column = |row, col, sublattice| TruthColumn { row, col, sublattice, intensity: 1.0 };
-        let columns = [column(40.0, 43.5, Sublattice::A), column(60.5, 50.0, Sublattice::B)];
+        let aims = Aims { a: vec![[40.0, 43.5]], b: vec![[60.5, 50.0]], middles: vec![[58.5, 49.0]] };
+        let places = [&aims.a, &aims.b, &aims.middles];
         for head in [HeadKind::Linear, HeadKind::Deep] {
             let device = Device::flex();
             let network = config(head).init(&device);
             for shape in [[80, 96], [88, 176]] {
                 let map = network.context(Tensor::ones([1, 1, shape[0], shape[1]], &device), false);
-                let [targets, asked] = ways(&columns, &config(head), shape, 15.0);
+                let [targets, asked] = ways(&aims, &config(head), shape, 15.0);
                 assert_eq!(
                     [WAYS, map.dims()[2], map.dims()[3]],
                     <[usize; 3]>::from(targets.dim()),
@@ -110,11 +131,11 @@ mod tests {
                 let mut near = 0;
                 for ((channel, i, j), &way) in targets.indexed_iter() {
                     let at = [first + step * i as f64, first + step * j as f64];
-                    let to = &columns[channel / 2];
-                    let distance = (to.row - at[0]).hypot(to.col - at[1]);
+                    let [to_row, to_col] = places[channel / 2][0];
+                    let distance = (to_row - at[0]).hypot(to_col - at[1]);
                     assert_eq!(asked[[channel, i, j]] > 0.0, distance * 15.0 <= 165.0);
                     if distance * 15.0 <= 165.0 {
-                        let expected = if channel % 2 == 0 { to.col - at[1] } else { to.row - at[0] };
+                        let expected = if channel % 2 == 0 { to_col - at[1] } else { to_row - at[0] };
                         assert!((f64::from(way) - expected * 0.15).abs() < 1e-6);
                         near += 1;
                     }

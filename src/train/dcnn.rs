@@ -1,6 +1,6 @@
 //! The DCNN: every window of a frame learns from the nearest unit cell.
 
-use super::columns::{self, Learner};
+use super::columns::{self, Aims, Learner};
 use super::export::{self, Export};
 use super::judged::Judged;
 use super::labelled::{LabelSource, Labelled};
@@ -14,7 +14,6 @@ use crate::networks::{
     LoadedModel, OutputSpec, POOLING, StartingPoint, dcnn_outputs, site_features,
 };
 use crate::polarization::sample_on_grid;
-use crate::simulate::TruthColumn;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
 use ferrostem_proto::GridSpec;
@@ -238,14 +237,9 @@ impl DcnnTask {
         for (frame, windows) in frames.iter().zip(windows) {
             let weight = weight(frame);
             for (image, corner) in windows.images.iter().zip(&windows.corners) {
-                let columns = frame.columns.iter().map(|column| TruthColumn {
-                    row: column.row - corner[0],
-                    col: column.col - corner[1],
-                    ..*column
-                });
                 let shape = <[usize; 2]>::from(image.dim());
-                let columns: Vec<TruthColumn> = columns.collect();
-                let [to, ask] = columns::ways(&columns, &self.config(), shape, self.settings.pixel_size_pm);
+                let aims = Aims::new(frame, *corner);
+                let [to, ask] = columns::ways(&aims, &self.config(), shape, self.settings.pixel_size_pm);
                 targets.push(to);
                 asked.push(ask * weight);
             }
