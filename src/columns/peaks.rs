@@ -232,7 +232,7 @@ mod tests {
             let mut missed = 0;
             for column in &truth {
                 let hit = found.columns.iter().any(|other| {
-                    other.sublattice == column.sublattice
+                    Some(other.sublattice) == column.sublattice()
                         && (other.row - column.row).hypot(other.col - column.col) < 5.0
                 });
                 missed += usize::from(!hit);

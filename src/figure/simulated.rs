@@ -9,7 +9,7 @@ use super::text::Typeface;
 use super::{FigureError, FigureSettings, write_png};
 use crate::frame::Sublattice;
 use crate::simulate::realism::{Comparison, ImageStatistics, windowed_power};
-use crate::simulate::{Extent, Truth, TruthDefect};
+use crate::simulate::{ColumnClass, Extent, Truth, TruthDefect};
 use ferrostem_proto::{Calibration, CalibrationSource};
 use ndarray::{Array2, s};
 use std::path::{Path, PathBuf};
@@ -95,10 +95,10 @@ pub fn truth_figure(frame: &Array2<f32>, truth: &Truth, pixel_size_pm: [f64; 2],
         draw_defect(&mut picture, &view, defect);
     }
     draw_scale_bar(&mut picture, &face, &view, &calibration(pixel_size_pm));
-    let count = |sublattice| truth.columns.iter().filter(|c| c.sublattice == sublattice).count();
+    let count = |class| truth.columns.iter().filter(|c| c.class == class).count();
     let keys = vec![
-        Key { swatch: Swatch::Dot(colour::A_COLUMN), text: format!("A: {}", count(Sublattice::A)) },
-        Key { swatch: Swatch::Dot(colour::B_COLUMN), text: format!("B: {}", count(Sublattice::B)) },
+        Key { swatch: Swatch::Dot(colour::A_COLUMN), text: format!("A: {}", count(ColumnClass::A)) },
+        Key { swatch: Swatch::Dot(colour::B_COLUMN), text: format!("B: {}", count(ColumnClass::B)) },
         Key { swatch: Swatch::Ring(DEFECT), text: format!("defects: {}", truth.defects.len()) },
     ];
     let legend = vec![
@@ -111,10 +111,11 @@ pub fn truth_figure(frame: &Array2<f32>, truth: &Truth, pixel_size_pm: [f64; 2],
 }
 
 fn draw_columns(picture: &mut Pixmap, view: &View, truth: &Truth) {
-    let spacing = (view.width as f32 * view.height as f32 / truth.columns.len().max(1) as f32).sqrt();
+    let cations = || truth.columns.iter().filter_map(|column| Some((column, column.sublattice()?)));
+    let spacing = (view.width as f32 * view.height as f32 / cations().count().max(1) as f32).sqrt();
     let radius = (spacing * 0.1).clamp(1.0, 4.0 * view.unit);
-    for column in &truth.columns {
-        let rgb = match column.sublattice {
+    for (column, sublattice) in cations() {
+        let rgb = match sublattice {
             Sublattice::A => colour::A_COLUMN,
             Sublattice::B => colour::B_COLUMN,
         };

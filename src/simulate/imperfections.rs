@@ -72,7 +72,9 @@ fn inner(frame: &SimulatedFrame, sublattice: Sublattice, margin: f64) -> Vec<Tru
     let [rows, cols] = [frame.pixels.nrows() as f64, frame.pixels.ncols() as f64];
     let inside = |at: f64, len: f64| (margin..len - margin).contains(&at);
     let columns = frame.truth.columns.iter().copied();
-    columns.filter(|c| c.sublattice == sublattice && inside(c.row, rows) && inside(c.col, cols)).collect()
+    columns
+        .filter(|c| c.sublattice() == Some(sublattice) && inside(c.row, rows) && inside(c.col, cols))
+        .collect()
 }
 
 /// Everything on at once, on a crystal with everything in it.
@@ -222,7 +224,7 @@ fn a_planted_site_appears_where_scan_and_sub_scan_say() {
             .truth
             .columns
             .iter()
-            .filter(|c| c.sublattice == Sublattice::A)
+            .filter(|c| c.class == ColumnClass::A)
             .map(|c| (c.row - expected[0]).hypot(c.col - expected[1]));
         assert!(nearest.fold(f64::INFINITY, f64::min) < 1e-6);
         let found = moments(&frame.pixels, expected, 20.0).center;

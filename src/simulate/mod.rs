@@ -57,4 +57,4 @@ pub use specimen::{
     Alloy, Background, Bend, Columns, Composition, Content, Defect, Dislocation, Edge, Phase, RandomDefects,
     Region, Shape, Specimen, Strain, StrainField, Substrate, Tails, Thickness, Toward, ZoneAxis,
 };
-pub use truth::{DefectKind, Extent, Truth, TruthCell, TruthColumn, TruthDefect};
+pub use truth::{ColumnClass, DefectKind, Extent, Truth, TruthCell, TruthColumn, TruthDefect};

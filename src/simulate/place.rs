@@ -1,8 +1,8 @@
 //! Which columns a frame shows, and where.
 
 use super::lattice::{Grid, HOST, Interstitial, Lattice, Site, SiteColumn, SiteKind};
+use super::truth::ColumnClass;
 use super::view::{View, add, apply};
-use crate::frame::Sublattice;
 
 /// The columns in and around the frame, by the lattice that they belong to.
 pub(super) struct Placed {
@@ -31,8 +31,7 @@ pub(super) struct CellRow {
 /// A column with its positions in the image, `[x, y]` in pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlacedColumn {
-    /// `None` for oxygen and interstitials.
-    pub sublattice: Option<Sublattice>,
+    pub class: ColumnClass,
     pub column: SiteColumn,
     /// Without mistilt and scatter.
     pub true_px: [f64; 2],
@@ -48,11 +47,11 @@ pub(super) struct PlacedColumn {
 const MESH: usize = 16;
 
 impl SiteKind {
-    const fn sublattice(self) -> Option<Sublattice> {
+    const fn class(self) -> ColumnClass {
         match self {
-            Self::A => Some(Sublattice::A),
-            Self::B => Some(Sublattice::B),
-            Self::OnA | Self::OnB => None,
+            Self::A => ColumnClass::A,
+            Self::B => ColumnClass::B,
+            Self::OnA | Self::OnB => ColumnClass::Oxygen,
         }
     }
 }
@@ -102,7 +101,7 @@ impl View<'_> {
             return None;
         }
         let column = self.lattice.column(number, site, moved)?;
-        Some(self.placed(site.kind.sublattice(), undisplaced, column))
+        Some(self.placed(site.kind.class(), undisplaced, column))
     }
 
     fn is_near(&self, position_pm: [f64; 2], margin: f64) -> bool {
@@ -122,16 +121,16 @@ impl View<'_> {
             composition: 0.0,
             region: None,
         };
-        self.placed(None, interstitial.position, column)
+        self.placed(ColumnClass::Interstitial, interstitial.position, column)
     }
 
-    fn placed(&self, sublattice: Option<Sublattice>, site_pm: [f64; 2], column: SiteColumn) -> PlacedColumn {
+    fn placed(&self, class: ColumnClass, site_pm: [f64; 2], column: SiteColumn) -> PlacedColumn {
         let true_pm = add(site_pm, column.shift);
         let mistilt = self.mistilt(site_pm);
-        let share = if sublattice == Some(Sublattice::A) { 1.0 } else { 0.5 };
+        let share = if class == ColumnClass::A { 1.0 } else { 0.5 };
         let tilt = mistilt.a_shift_pm.map(|t| share * t);
         PlacedColumn {
-            sublattice,
+            class,
             column,
             true_px: self.image_px(true_pm),
             seen_px: self.image_px(add(add(true_pm, column.scatter), tilt)),

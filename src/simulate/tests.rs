@@ -59,6 +59,47 @@ fn central_cells(frame: &SimulatedFrame, margin: f64) -> Vec<TruthCell> {
 }
 
 #[test]
+fn oxygen_and_interstitial_columns_are_in_the_truth_where_the_image_shows_them() {
+    let mut specimen =
+        Specimen { cell_a_pm: 400.0, cell_b_pm: 400.0, columns: narrow(), ..Specimen::default() };
+    specimen.columns.o = Some(ColumnShape { intensity: 0.2, sigma_pm: 45.0 });
+    let gap =
+        Defect { kind: DefectKind::Interstitial, at_nm: [0.1, 0.1], intensity_ratio: 0.4, radius_nm: 0.0 };
+    let plain = frame(&specimen, &quiet([129, 129]));
+    let filled = frame(&Specimen { defects: vec![gap], ..specimen }, &quiet([129, 129]));
+    let of = |frame: &SimulatedFrame, class| -> Vec<TruthColumn> {
+        frame.truth.columns.iter().filter(|c| c.class == class).copied().collect()
+    };
+    let oxygen = of(&plain, ColumnClass::Oxygen);
+    let cells = (129.0f64 * 15.0 / 400.0).powi(2);
+    assert!((oxygen.len() as f64 - 2.0 * cells).abs() < 12.0, "{} for {cells} cells", oxygen.len());
+    let middle =
+        of(&plain, ColumnClass::A).into_iter().find(|a| (a.row - 64.0).hypot(a.col - 64.0) < 1e-9).unwrap();
+    for [dx, dy] in [[200.0, 0.0], [-200.0, 0.0], [0.0, 200.0], [0.0, -200.0]] {
+        let at = [middle.row + dy / 15.0, middle.col + dx / 15.0];
+        let found = oxygen.iter().find(|o| (o.row - at[0]).hypot(o.col - at[1]) < 1e-9).unwrap();
+        assert!((found.intensity - 0.2).abs() < 1e-12 && found.sublattice().is_none());
+        // Half an edge from two A and two B columns, it stands out from its surroundings.
+        let pixel = |row: f64, col: f64| plain.pixels[[row.round() as usize, col.round() as usize]];
+        assert!((pixel(at[0], at[1]) - 200.0).abs() < 15.0, "{} of 200 counts", pixel(at[0], at[1]));
+    }
+    assert!(of(&plain, ColumnClass::Interstitial).is_empty());
+    let [interstitial] = of(&filled, ColumnClass::Interstitial)[..] else { unreachable!() };
+    // A quarter of the edges from the A column in the middle: 100 pm, 6.67 px.
+    assert!(
+        (interstitial.row - 70.0 - 2.0 / 3.0).abs() < 1e-9
+            && (interstitial.col - 70.0 - 2.0 / 3.0).abs() < 1e-9
+    );
+    let gained = &filled.pixels - &plain.pixels;
+    let (peak, most) = gained.indexed_iter().max_by(|one, other| one.1.total_cmp(other.1)).unwrap();
+    assert_eq!(peak, (71, 71));
+    // 0.4 of the B columns' or the A columns' height, as the truth has it, at a third of a pixel from its middle each way.
+    let expected =
+        1000.0 * interstitial.intensity * (-(2.0 * (15.0f64 / 3.0).powi(2)) / (2.0 * 45.0f64.powi(2))).exp();
+    assert!((f64::from(*most) - expected).abs() < 0.01 * expected, "{most} {expected}");
+}
+
+#[test]
 fn an_undistorted_lattice_has_no_polarization_and_its_own_cell() {
     let specimen = Specimen { cell_a_pm: 400.0, cell_b_pm: 380.0, columns: narrow(), ..Specimen::default() };
     let frame = frame(&specimen, &quiet([128, 160]));
@@ -205,7 +246,7 @@ fn mistilt_takes_half_of_its_offset_from_the_apparent_polarization() {
         assert!((cell.mistilt_x - -4.0).abs() < 1e-9 && (cell.mistilt_y - -8.0).abs() < 1e-9, "{cell:?}");
     }
     let nearest = |row: f64, col: f64, sublattice: Sublattice| {
-        let columns = frame.truth.columns.iter().filter(|c| c.sublattice == sublattice);
+        let columns = frame.truth.columns.iter().filter(|c| c.sublattice() == Some(sublattice));
         let nearest = columns
             .min_by(|p, q| (p.row - row).hypot(p.col - col).total_cmp(&(q.row - row).hypot(q.col - col)));
         let nearest = nearest.unwrap();
@@ -278,7 +319,7 @@ fn cells_follow_from_the_columns_they_are_made_of() {
     let nearest = |cell: &TruthCell, sublattice: Sublattice, count: usize| {
         let distance = |c: &TruthColumn| (c.row - cell.row).hypot(c.col - cell.col);
         let mut columns: Vec<TruthColumn> =
-            truth.columns.iter().copied().filter(|c| c.sublattice == sublattice).collect();
+            truth.columns.iter().copied().filter(|c| c.sublattice() == Some(sublattice)).collect();
         columns.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
         columns.truncate(count);
         columns

@@ -58,7 +58,8 @@ impl Aims {
     pub fn new(sample: &Sample, corner: [f64; 2]) -> Self {
         let here = |row: f64, col: f64| [row - corner[0], col - corner[1]];
         let of = |sublattice: Sublattice| {
-            let columns = sample.columns.iter().filter(|column| column.sublattice == sublattice);
+            let columns =
+                sample.columns.iter().filter(|column| column.class.sublattice() == Some(sublattice));
             columns.map(|column| here(column.row, column.col)).collect()
         };
         let whole = sample.cells.iter().filter(|known| !known.disturbed);

@@ -54,6 +54,7 @@ impl FcnnTask {
         let radius = self.settings.column_radius_pm / self.settings.pixel_size_pm;
         let mut classes = Array2::from_elem((rows, cols), (CLASSES - 1) as u8);
         for column in &sample.columns {
+            let Some(sublattice) = column.sublattice() else { continue };
             let reach = |centre: f64, size: usize| {
                 let from = (centre - radius).ceil().max(0.0) as usize;
                 let to = (centre + radius).floor().max(-1.0) + 1.0;
@@ -63,7 +64,7 @@ impl FcnnTask {
                 for col in reach(column.col, cols) {
                     let (dy, dx) = (row as f64 - column.row, col as f64 - column.col);
                     if dy * dy + dx * dx <= radius * radius {
-                        classes[[row, col]] = column.sublattice as u8;
+                        classes[[row, col]] = sublattice as u8;
                     }
                 }
             }
@@ -154,10 +155,12 @@ impl FcnnTask {
                     .min_by(f64::total_cmp)
             };
         let mut judged = JudgedColumns::default();
-        for column in truth.iter().filter(|column| inside(column.row, column.col)) {
+        let cations =
+            || truth.iter().filter_map(|column| Some((column.row, column.col, column.sublattice()?)));
+        for (row, col, sublattice) in cations().filter(|(row, col, _)| inside(*row, *col)) {
             judged.truths += 1;
             let mut others = columns.iter().map(|other| (other.row, other.col, other.sublattice));
-            if let Some(distance) = nearest(column.row, column.col, &mut others, column.sublattice)
+            if let Some(distance) = nearest(row, col, &mut others, sublattice)
                 && distance <= within
             {
                 judged.found += 1;
@@ -166,8 +169,7 @@ impl FcnnTask {
         }
         for column in columns.iter().filter(|column| inside(column.row, column.col)) {
             judged.predicted += 1;
-            let mut others = truth.iter().map(|other| (other.row, other.col, other.sublattice));
-            if nearest(column.row, column.col, &mut others, column.sublattice).is_none_or(|d| d > within) {
+            if nearest(column.row, column.col, &mut cations(), column.sublattice).is_none_or(|d| d > within) {
                 judged.spurious += 1;
             }
         }
@@ -216,19 +218,22 @@ pub fn train_fcnn(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulate::ColumnClass;
     use crate::train::Schedule;
 
     #[test]
     fn columns_are_matched_by_sublattice_and_distance() {
         let task = FcnnTask::new(FcnnTrainSettings::default());
-        let truth = |row, col, sublattice| TruthColumn { row, col, sublattice, intensity: 1.0 };
+        let truth = |row, col, class| TruthColumn { row, col, class, intensity: 1.0 };
         let column = |row, col, sublattice| Column { row, col, sublattice, confidence: 1.0 };
         let truths = [
-            truth(30.0, 30.0, Sublattice::A),
-            truth(30.0, 60.0, Sublattice::B),
-            truth(60.0, 60.0, Sublattice::A),
+            truth(30.0, 30.0, ColumnClass::A),
+            truth(30.0, 60.0, ColumnClass::B),
+            truth(60.0, 60.0, ColumnClass::A),
+            // Not the networks' to find.
+            truth(45.0, 60.0, ColumnClass::Oxygen),
             // In the edge band: not judged.
-            truth(2.0, 60.0, Sublattice::A),
+            truth(2.0, 60.0, ColumnClass::A),
         ];
         let columns = [
             column(30.0, 32.0, Sublattice::A),

@@ -180,7 +180,7 @@ fn known(
         let columns = labels.columns.iter().map(|column| TruthColumn {
             row: column.row,
             col: column.col,
-            sublattice: column.sublattice,
+            class: column.sublattice.into(),
             intensity: f64::NAN,
         });
         let known = Known {
@@ -210,7 +210,7 @@ fn known(
             let column = |labelled: &LabelledColumn| TruthColumn {
                 row: labelled.fit.row,
                 col: labelled.fit.col,
-                sublattice: labelled.sublattice,
+                class: labelled.sublattice.into(),
                 intensity: labelled.fit.amplitude,
             };
             Known {
@@ -374,11 +374,14 @@ mod tests {
             let columns: Vec<crate::frame::Column> = turned
                 .columns
                 .iter()
-                .map(|column| crate::frame::Column {
-                    row: column.row,
-                    col: column.col,
-                    sublattice: column.sublattice,
-                    confidence: 1.0,
+                .filter_map(|column| {
+                    let sublattice = column.class.sublattice()?;
+                    Some(crate::frame::Column {
+                        row: column.row,
+                        col: column.col,
+                        sublattice,
+                        confidence: 1.0,
+                    })
                 })
                 .collect();
             assert!(columns.iter().any(|column| column.sublattice == Sublattice::A));

@@ -277,3 +277,65 @@ fn a_session_that_a_killed_writer_left_marked_is_opened_by_the_next_reader() {
     assert!(!lock.exists());
     assert_eq!(std::fs::read(&killed).unwrap(), whole);
 }
+
+/// Where the process that is to be killed writes.
+const WRITER: &str = "FERROSTEM_KILLED_WRITER";
+
+/// Records on and on, another measurement every second frame, and says after every flush how many frames are in the file.
+fn write_until_killed(path: &Path) {
+    let (first, mut recorder) = match path.exists() {
+        true => (whole_frames(path).len() as u64, append(path).unwrap()),
+        false => (0, recorder(path)),
+    };
+    for seq in first..10_000 {
+        let (mut frame, mut result) = (frame(seq), result(seq));
+        frame.acquisition = format!("run {}", seq / 2);
+        result.acquisition.clone_from(&frame.acquisition);
+        recorder.frame(&frame).unwrap();
+        recorder.result(&result).unwrap();
+        recorder.flush().unwrap();
+        println!("written {}", seq + 1);
+    }
+}
+
+#[test]
+fn a_writer_that_is_killed_while_it_adds_measurements_leaves_all_that_it_flushed() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    if let Some(path) = std::env::var_os(WRITER) {
+        return write_until_killed(Path::new(&path));
+    }
+    let name = concat!(
+        "session::tests::durability::",
+        "a_writer_that_is_killed_while_it_adds_measurements_leaves_all_that_it_flushed"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let mut at_work = 0;
+    for round in 0..30_usize {
+        // A few kills a file: what each leaves is taken up again.
+        let path = folder.path().join(format!("session {}.h5", round / 6));
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(WRITER, &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let written = said.filter_map(|line| line.ok()?.strip_prefix("written ")?.parse::<u64>().ok());
+        let flushed = written.take(1 + round % 4).last().unwrap();
+        // A little later each time: somewhere in the frames that come next.
+        (0..round * 20_000).for_each(|_| std::hint::spin_loop());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let found = whole_frames(&path);
+        assert!(found.len() as u64 >= flushed, "round {round}: {} frames of {flushed}", found.len());
+        assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
+        let results = ResultReader::open(&path).unwrap();
+        assert!(results.len() as u64 >= flushed, "round {round}: {} results of {flushed}", results.len());
+        (0..results.len()).for_each(|index| drop(results.result(index).unwrap()));
+        at_work += usize::from(found.len() as u64 > flushed);
+    }
+    eprintln!("{at_work} of 30 kills came after a further frame");
+}

@@ -4,8 +4,7 @@ use super::super::error::SessionError;
 use super::super::h5::{string, text};
 use super::super::rows::json_name;
 use super::TruthScan;
-use crate::frame::Sublattice;
-use crate::simulate::{DefectKind, Extent, TruthCell, TruthColumn, TruthDefect};
+use crate::simulate::{ColumnClass, DefectKind, Extent, TruthCell, TruthColumn, TruthDefect};
 use hdf5::H5Type;
 use hdf5::types::VarLenUnicode;
 
@@ -72,7 +71,7 @@ pub(super) struct ColumnRow {
     pub frame: u32,
     pub row: f64,
     pub col: f64,
-    /// 0 the dim B sublattice, 1 the bright A sublattice.
+    /// 0 the dim B sublattice, 1 the bright A sublattice, 2 oxygen, 3 an interstitial.
     pub class: u8,
     /// Peak height; 1 = an undisturbed A column.
     pub intensity: f64,
@@ -238,19 +237,18 @@ impl CellRow {
 
 impl ColumnRow {
     pub fn new(frame: u32, column: &TruthColumn) -> Self {
-        let TruthColumn { row, col, sublattice, intensity } = *column;
-        Self { frame, row, col, class: sublattice as u8, intensity }
+        let TruthColumn { row, col, class, intensity } = *column;
+        Self { frame, row, col, class: class as u8, intensity }
     }
 
     /// # Errors
     /// A class that is none; `place` says where.
     pub fn column(&self, place: &str) -> Result<TruthColumn, SessionError> {
-        let sublattice = match self.class {
-            0 => Sublattice::B,
-            1 => Sublattice::A,
-            other => return Err(SessionError::unexpected(place, "a class of 0 or 1", other)),
-        };
-        Ok(TruthColumn { row: self.row, col: self.col, sublattice, intensity: self.intensity })
+        let class = ColumnClass::ALL
+            .get(usize::from(self.class))
+            .copied()
+            .ok_or_else(|| SessionError::unexpected(place, "a class from 0 to 3", self.class))?;
+        Ok(TruthColumn { row: self.row, col: self.col, class, intensity: self.intensity })
     }
 }
 

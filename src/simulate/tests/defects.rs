@@ -199,9 +199,7 @@ fn the_same_site_looks_the_same_in_overlapping_frames_of_everything() {
             let Some([row, col]) = over(column.row, column.col) else { continue };
             let twin = again.columns.iter().find(|c| (c.row - row).hypot(c.col - col) < 1e-5);
             let twin = twin.unwrap_or_else(|| panic!("{column:?} at {center_nm:?} has no twin"));
-            assert!(
-                (twin.intensity - column.intensity).abs() < 1e-12 && twin.sublattice == column.sublattice
-            );
+            assert!((twin.intensity - column.intensity).abs() < 1e-12 && twin.class == column.class);
             shared += 1;
         }
         assert!(shared > 80, "{shared} at {center_nm:?}");
@@ -255,7 +253,7 @@ fn the_truth_can_be_written_and_read_back() {
     let back: Truth = serde_json::from_str(&text).unwrap();
     assert_eq!(back.cells.len(), truth.cells.len());
     assert_eq!(back.defects[0].kind, truth.defects[0].kind);
-    assert!(text.contains("\"sublattice\":\"a\"") && text.contains("\"kind\":\"vacancy_a\""));
+    assert!(text.contains("\"class\":\"a\"") && text.contains("\"kind\":\"vacancy_a\""));
 }
 
 #[test]

@@ -8,7 +8,7 @@ struct Walk<'a>(Vec<&'a TruthColumn>);
 
 impl<'a> Walk<'a> {
     fn of(truth: &'a Truth, sublattice: Sublattice) -> Self {
-        Self(truth.columns.iter().filter(|c| c.sublattice == sublattice).collect())
+        Self(truth.columns.iter().filter(|c| c.sublattice() == Some(sublattice)).collect())
     }
 
     /// The column nearest to a place, `[row, col]`.
@@ -242,7 +242,8 @@ fn composition_changes_brightness_cell_and_polarization() {
         // Coherent: the edge across the direction is that of the origin, halfway.
         assert!((mean(&|c| c.cell_b) - 390.0 * (1.0 - 0.05 * 0.25)).abs() < 0.01, "{}", mean(&|c| c.cell_b));
         let heights = |sublattice: Sublattice| -> Vec<f64> {
-            let columns = truth.columns.iter().filter(|c| c.sublattice == sublattice && here(c.row, c.col));
+            let columns =
+                truth.columns.iter().filter(|c| c.sublattice() == Some(sublattice) && here(c.row, c.col));
             columns.map(|c| c.intensity).collect()
         };
         let moments = |values: &[f64]| {

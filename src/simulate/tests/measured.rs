@@ -19,7 +19,7 @@ fn fitted(frame: &SimulatedFrame) -> Vec<(Sublattice, Spot)> {
         .truth
         .columns
         .iter()
-        .map(|c| (c.sublattice, [c.row.round(), c.col.round(), 0.0, 5.0]))
+        .filter_map(|c| Some((c.sublattice()?, [c.row.round(), c.col.round(), 0.0, 5.0])))
         .collect();
     for round in 0..30 {
         // Near the peak first, where the neighbours matter least.
@@ -109,7 +109,7 @@ fn planted_polarization_is_exact_in_the_columns_themselves() {
     let columns: Vec<Column> = truth
         .columns
         .iter()
-        .map(|c| Column { row: c.row, col: c.col, sublattice: c.sublattice, confidence: 1.0 })
+        .filter_map(|c| Some(Column { row: c.row, col: c.col, sublattice: c.sublattice()?, confidence: 1.0 }))
         .collect();
     let field = measure_cells(&columns, [15.0, 15.0], &ClassicalSettings::default());
     assert!(field.cells.len() > 60);

@@ -16,7 +16,7 @@ fn with_region(shape: Shape, content: Content) -> Specimen {
 
 /// Distance from a place `[row, col]` to the nearest column of a sublattice, pm.
 fn from_nearest(truth: &Truth, sublattice: Sublattice, [row, col]: [f64; 2]) -> f64 {
-    let columns = truth.columns.iter().filter(|c| c.sublattice == sublattice);
+    let columns = truth.columns.iter().filter(|c| c.sublattice() == Some(sublattice));
     columns.map(|c| (c.row - row).hypot(c.col - col) * 15.0).fold(f64::INFINITY, f64::min)
 }
 
@@ -24,7 +24,7 @@ fn from_nearest(truth: &Truth, sublattice: Sublattice, [row, col]: [f64; 2]) -> 
 fn host_sites(microscope: &Microscope) -> Vec<([f64; 2], f64)> {
     let specimen = Specimen { columns: narrow(), ..Specimen::default() };
     let truth = frame(&specimen, microscope).truth;
-    let a = truth.columns.iter().filter(|c| c.sublattice == Sublattice::A);
+    let a = truth.columns.iter().filter(|c| c.class == ColumnClass::A);
     a.map(|c| ([c.row, c.col], (c.col - 127.5) * 15.0)).collect()
 }
 
@@ -78,15 +78,15 @@ fn a_fault_that_takes_out_a_layer_leaves_two_a_layers_side_by_side() {
     let shape = Shape::HalfPlane { at_nm: [0.0, 0.1], normal_rad: 0.0, edge: Edge::default() };
     let specimen = with_region(shape, Content::StackingFault { shift_cells: [0.5, 0.5] });
     let truth = frame(&specimen, &quiet([256, 256])).truth;
-    let mut layers: Vec<(i64, Sublattice)> = truth
+    let mut layers: Vec<(i64, ColumnClass)> = truth
         .columns
         .iter()
-        .map(|c| (((c.col - 127.5) * 15.0 / 195.0).round() as i64, c.sublattice))
+        .map(|c| (((c.col - 127.5) * 15.0 / 195.0).round() as i64, c.class))
         .filter(|(layer, _)| layer.abs() <= 4)
         .collect();
-    layers.sort_by_key(|(layer, sublattice)| (*layer, *sublattice as u8));
+    layers.sort_by_key(|(layer, class)| (*layer, *class as u8));
     layers.dedup();
-    let kinds: String = layers.iter().map(|(_, s)| if *s == Sublattice::A { 'A' } else { 'B' }).collect();
+    let kinds: String = layers.iter().map(|(_, s)| if *s == ColumnClass::A { 'A' } else { 'B' }).collect();
     assert_eq!(kinds, "ABABAABAB", "{layers:?}");
 }
 
@@ -140,7 +140,7 @@ fn inclusions_have_their_own_cell_brightness_and_polarization() {
         assert!((cell.cell_a - 415.6).abs() < 1e-6 && (cell.cell_b - 390.2).abs() < 1e-6, "{cell:?}");
         assert!((cell.p_x - 15.7).abs() < 1e-9 && cell.p_y.abs() < 1e-9, "{cell:?}");
     }
-    assert!(truth.columns.iter().any(|c| c.sublattice == Sublattice::B && (c.intensity - 0.3).abs() < 1e-9));
+    assert!(truth.columns.iter().any(|c| c.class == ColumnClass::B && (c.intensity - 0.3).abs() < 1e-9));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn along_110_rows_are_nearer_by_the_root_of_two() {
         let at = [column.row, column.col];
         let to =
             |dx: f64, dy: f64, s: Sublattice| from_nearest(&truth, s, [at[0] + dy / 15.0, at[1] + dx / 15.0]);
-        let like = column.sublattice;
+        let like = column.sublattice().unwrap();
         let other = if like == Sublattice::A { Sublattice::B } else { Sublattice::A };
         // Along [1 -1 0] every 390 / √2 pm, along [001] every 390 pm with the other sublattice halfway.
         assert!(to(390.0 / 2f64.sqrt(), 0.0, like) < 1e-6 && to(0.0, 390.0, like) < 1e-6);

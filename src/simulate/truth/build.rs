@@ -20,15 +20,11 @@ impl View<'_> {
         let mut truth = Truth { defects: self.extended_defects(), ..Truth::default() };
         let half_cell_px = 0.25 * (self.specimen.cell_a_pm + self.specimen.cell_b_pm) / self.pixel_pm();
         for placed_column in placed.columns() {
-            let PlacedColumn { sublattice, column, seen_px, true_px, .. } = placed_column;
+            let PlacedColumn { class, column, seen_px, true_px, .. } = placed_column;
             let amorphous = column.defect == Some(DefectKind::Amorphous);
-            if let Some(sublattice) = *sublattice
-                && self.shows(*seen_px)
-                && column.intensity > 0.0
-                && !amorphous
-            {
+            if self.shows(*seen_px) && column.intensity > 0.0 && !amorphous {
                 let [col, row] = *seen_px;
-                truth.columns.push(TruthColumn { row, col, sublattice, intensity: column.intensity });
+                truth.columns.push(TruthColumn { row, col, class: *class, intensity: column.intensity });
             }
             if let Some(kind) = column.defect
                 && !amorphous

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub struct Truth {
     /// The unit cells whose centre lies in the frame; none where the crystal is seen along another axis than [100].
     pub cells: Vec<TruthCell>,
-    /// The A and B columns in the frame that the image shows: none in amorphous patches, none of zero intensity.
+    /// The columns in the frame that the image shows, of all classes: none in amorphous patches, none of zero intensity.
     pub columns: Vec<TruthColumn>,
     /// The defects that reach into the frame: regions first, their boundaries, then what is smaller. See [`Truth::mask`].
     pub defects: Vec<TruthDefect>,
@@ -84,9 +84,52 @@ impl TruthCell {
 pub struct TruthColumn {
     pub row: f64,
     pub col: f64,
-    pub sublattice: Sublattice,
+    pub class: ColumnClass,
     /// Peak height; 1 = an undisturbed A column.
     pub intensity: f64,
+}
+
+impl TruthColumn {
+    /// `None` for oxygen and interstitials, which the networks and the classical measurement know nothing of.
+    pub const fn sublattice(&self) -> Option<Sublattice> {
+        self.class.sublattice()
+    }
+}
+
+/// What a column is. The numbers of A and B are those on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum ColumnClass {
+    B = 0,
+    A = 1,
+    /// A pure oxygen column, in the middle of an edge of the cell.
+    Oxygen = 2,
+    /// A column where the lattice has no site.
+    Interstitial = 3,
+}
+
+impl From<Sublattice> for ColumnClass {
+    fn from(sublattice: Sublattice) -> Self {
+        match sublattice {
+            Sublattice::A => Self::A,
+            Sublattice::B => Self::B,
+        }
+    }
+}
+
+impl ColumnClass {
+    /// Every class, in the order of its number.
+    pub const ALL: [Self; 4] = [Self::B, Self::A, Self::Oxygen, Self::Interstitial];
+
+    /// The sublattice of a cation column.
+    pub const fn sublattice(self) -> Option<Sublattice> {
+        match self {
+            Self::A => Some(Sublattice::A),
+            Self::B => Some(Sublattice::B),
+            Self::Oxygen | Self::Interstitial => None,
+        }
+    }
 }
 
 /// A defect.
