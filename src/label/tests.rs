@@ -56,10 +56,9 @@ fn planted_polarization_comes_back_without_noise() {
         misses.sort_by(f64::total_cmp);
         let (middle, worst) = (misses[misses.len() / 2], misses[misses.len() - 1]);
         eprintln!(
-            "tails {tail_fraction}: {} cells, median {middle:.4}, worst {worst:.3} pm; tail {:.3} x {:.2}, converged {}, {elapsed:?}",
+            "tails {tail_fraction}: {} cells, median {middle:.4}, worst {worst:.3} pm; tail {:.3}, converged {}, {elapsed:?}",
             misses.len(),
             labels.tail_fraction,
-            labels.tail_ratio,
             labels.converged
         );
         assert!(labels.cells.len() > 50);
