@@ -337,8 +337,7 @@ mod tests {
             }
             let inner = found.columns.iter().filter(|c| inside(c.row, c.col)).count();
             eprintln!("{} columns, {missed} missed, {inner} found", truth.len());
-            // At the edge of the frame columns may be hidden by their neighbours' flanks.
-            assert!(missed * 40 <= truth.len() && inner <= truth.len() + 2);
+            assert!(missed * 200 <= truth.len() && inner <= truth.len() + 2);
             assert!(found.beyond.len() > 20);
         }
     }

@@ -33,15 +33,20 @@ const BACKGROUND_CELLS: f64 = 0.75;
 const FIRST_FIT_CELLS: f64 = 0.18;
 /// A column that wanders off further than this from where it was found is none, in cell edges.
 const MOST_SHIFT_CELLS: f64 = 0.25;
-const MAX_ROUNDS: usize = 40;
+/// Rounds at most; with the tail held at another value than before, the fit only has to follow.
+const MAX_ROUNDS: usize = 30;
+const MAX_FOLLOWING_ROUNDS: usize = 10;
 /// Rounds before the profiles are fitted: first the positions have to be about right.
 const FIRST_ROUNDS: usize = 3;
 /// Standard deviations of a column beyond the edge from where its neighbour puts it, in cell edges, and from its sublattice's height,
 /// as a part of it.
 const BEYOND_SHIFT_CELLS: f64 = 0.02;
 const BEYOND_HEIGHT: f64 = 0.3;
-/// Steps below this no longer matter, px.
+/// Steps below this no longer matter, px; nor below this part of the position's error.
 const SMALL_STEP_PX: f64 = 2e-4;
+const SMALL_PART_OF_ERROR: f64 = 0.02;
+/// Height over its error of a column that is waited for.
+const SIGNIFICANT: f64 = 4.0;
 /// Widths over the cell's edge where single fits tell none.
 const USUAL_SIGMA_CELLS: f64 = 0.18;
 
@@ -180,7 +185,8 @@ impl<'a> Fitting<'a> {
 
     /// Rounds until nothing moves: how many, and whether that came. The noise is taken from what is left over, or as given.
     fn settle(&mut self, noise: Option<Noise>) -> (usize, bool) {
-        for round in 1..=MAX_ROUNDS {
+        let most = if noise.is_some() { MAX_FOLLOWING_ROUNDS } else { MAX_ROUNDS };
+        for round in 1..=most {
             let mut moved = self.places();
             if round >= FIRST_ROUNDS || noise.is_some() {
                 self.noise = noise.unwrap_or_else(|| self.noise_left());
@@ -189,14 +195,14 @@ impl<'a> Fitting<'a> {
             } else {
                 moved = f64::INFINITY;
             }
-            if moved < SMALL_STEP_PX {
+            if moved < 1.0 {
                 return (round, true);
             }
         }
-        (MAX_ROUNDS, false)
+        (most, false)
     }
 
-    /// One step of every column; returns the longest of those within the frame, px.
+    /// One step of every column; returns the longest of those within the frame, as a multiple of one that does not matter.
     fn places(&mut self) -> f64 {
         let mut longest = 0.0_f64;
         for sublattice in [Sublattice::A, Sublattice::B] {
@@ -249,7 +255,7 @@ impl<'a> Fitting<'a> {
                 (None, Some(start)) => [start.row, start.col],
                 (None, None) => continue,
             };
-            let Some(Step { change, .. }) = step else {
+            let Some(Step { change, covariance }) = step else {
                 // Nothing of it is in the frame.
                 if let Some(Expected { at: [row, col], height }) = expected {
                     (spot.row, spot.col, spot.amplitude) = (row, col, height);
@@ -268,8 +274,12 @@ impl<'a> Fitting<'a> {
                 spot.amplitude = spot.amplitude.max(0.0);
                 continue;
             }
-            if expected.is_none() {
-                longest = longest.max(shorter * length);
+            // What is hardly there has no place to settle at.
+            let there = spot.amplitude > SIGNIFICANT * covariance[(0, 0)].sqrt();
+            if expected.is_none() && there {
+                let error = covariance[(1, 1)].max(covariance[(2, 2)]).sqrt();
+                let small = SMALL_STEP_PX.max(SMALL_PART_OF_ERROR * error);
+                longest = longest.max(shorter * length / small);
             }
         }
         longest
