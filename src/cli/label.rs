@@ -159,7 +159,7 @@ fn summary(index: usize, labels: &FrameLabels) -> Value {
         "dipole_x": of(|c| c.dipole_x),
         "dipole_y": of(|c| c.dipole_y),
         "spacing_rms_pm": { "a": spacing_a, "b": spacing_b },
-        "tail": { "fraction": labels.tail_fraction, "ratio": labels.tail_ratio },
+        "tail_fraction": labels.tail_fraction,
         "noise": { "constant": labels.noise[0], "per_unit": labels.noise[1], "correlation": labels.noise_correlation },
         "converged": labels.converged,
     })

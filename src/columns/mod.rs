@@ -13,7 +13,7 @@ mod refine;
 pub use joint::{JointFit, fit_jointly};
 pub(crate) use neighbours::Neighbours;
 pub(crate) use peaks::steps;
-pub use peaks::{FoundColumns, find_columns_by_lattice};
+pub use peaks::{BeyondColumn, FoundColumns, find_columns_by_lattice};
 pub use refine::{GaussianFit, fit_gaussian, refine_columns};
 
 use crate::config::InvalidSetting;

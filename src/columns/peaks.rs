@@ -10,6 +10,7 @@ use super::joint::blurred;
 use crate::frame::{Column, Sublattice};
 use crate::preprocess::LatticeEstimate;
 use ndarray::Array2;
+use std::collections::HashMap;
 
 /// In cell edges: how wide the smoothing is, and the mean that is taken away.
 const SMOOTHING_CELLS: f64 = 0.08;
@@ -22,13 +23,27 @@ const NEIGHBOUR_CELLS: f64 = 0.24;
 const LEAST_HEIGHT: f64 = 0.1;
 const VOTES: usize = 2;
 /// How far outside the frame columns still matter, in cell edges.
-const BEYOND_CELLS: f64 = 0.75;
+const BEYOND_CELLS: f64 = 1.6;
+/// Neighbours of a place without a peak that make it worth a try: noise may hide a column.
+const NEIGHBOURS_OF_HIDDEN: usize = 4;
 
 /// Columns of a frame, and of its surroundings as the lattice continues there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FoundColumns {
+    /// Those in the frame; where neighbours ask for one that no peak shows, with confidence 0.
     pub columns: Vec<Column>,
-    pub beyond: Vec<Column>,
+    /// Those outside whose flanks reach into it.
+    pub beyond: Vec<BeyondColumn>,
+}
+
+/// A column outside the frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BeyondColumn {
+    pub column: Column,
+    /// The column that says where it is: index into [`FoundColumns::columns`], and after them into [`FoundColumns::beyond`].
+    pub parent: usize,
+    /// From there to here, `[row, col]`.
+    pub step: [f64; 2],
 }
 
 /// A local maximum.
@@ -74,7 +89,7 @@ pub fn find_columns_by_lattice(pixels: &Array2<f32>, lattice: &LatticeEstimate) 
             })
             .collect();
     }
-    let columns: Vec<Column> = (0..peaks.len())
+    let mut columns: Vec<Column> = (0..peaks.len())
         // Columns stand in a lattice; what does not is noise, an oxygen column, or a defect that no cell is made of.
         .filter(|&k| likes[k].len() + unlikes[k].len() >= 3 && !unlikes[k].is_empty())
         .map(|k| Column {
@@ -84,6 +99,7 @@ pub fn find_columns_by_lattice(pixels: &Array2<f32>, lattice: &LatticeEstimate) 
             confidence: score[k].abs().min(1.0) as f32,
         })
         .collect();
+    columns.extend(hidden(&columns, pixels, lattice));
     let beyond = beyond(&columns, pixels.dim(), lattice);
     FoundColumns { columns, beyond }
 }
@@ -150,51 +166,133 @@ fn peaks(pixels: &Array2<f32>, cell_px: f64) -> Vec<Peak> {
 
 /// Those of `peaks`, in the order of height, that lie further than `distance` from all kept before them.
 fn apart(peaks: &[Peak], distance: f64) -> Vec<Peak> {
-    let bucket = |at: [f64; 2]| at.map(|x| (x / distance).floor() as i64);
-    let mut taken: std::collections::HashMap<[i64; 2], Vec<[f64; 2]>> = std::collections::HashMap::new();
+    let mut taken = Buckets::new(distance);
     let mut kept = Vec::new();
     for peak in peaks {
-        let [row, col] = bucket(peak.at);
-        let crowded = (-1..=1).any(|dr| {
-            (-1..=1).any(|dc| {
-                taken.get(&[row + dr, col + dc]).is_some_and(|others| {
-                    others.iter().any(|o| (o[0] - peak.at[0]).hypot(o[1] - peak.at[1]) < distance)
-                })
-            })
-        });
-        if !crowded {
-            taken.entry([row, col]).or_default().push(peak.at);
+        if !taken.near(peak.at) {
+            taken.put(peak.at);
             kept.push(*peak);
         }
     }
     kept
 }
 
-/// Columns outside the frame, each where its neighbour of the same sublattice, else of the other, says.
-fn beyond(columns: &[Column], (rows, cols): (usize, usize), lattice: &LatticeEstimate) -> Vec<Column> {
-    let cell_px = lattice.cell_px();
-    let margin = BEYOND_CELLS * cell_px;
-    let near_px = NEIGHBOUR_CELLS * cell_px;
+/// Places taken, in squares of a side of the distance that is asked for.
+struct Buckets {
+    distance: f64,
+    taken: HashMap<[i64; 2], Vec<[f64; 2]>>,
+}
+
+impl Buckets {
+    fn new(distance: f64) -> Self {
+        Self { distance, taken: HashMap::new() }
+    }
+
+    fn of(&self, at: [f64; 2]) -> [i64; 2] {
+        at.map(|x| (x / self.distance).floor() as i64)
+    }
+
+    fn put(&mut self, at: [f64; 2]) {
+        self.taken.entry(self.of(at)).or_default().push(at);
+    }
+
+    /// Whether a place within the distance is taken.
+    fn near(&self, at: [f64; 2]) -> bool {
+        let [row, col] = self.of(at);
+        let around = (-1..=1).flat_map(|dr| (-1..=1).map(move |dc| [row + dr, col + dc]));
+        around
+            .filter_map(|bucket| self.taken.get(&bucket))
+            .flatten()
+            .any(|other| (other[0] - at[0]).hypot(other[1] - at[1]) < self.distance)
+    }
+}
+
+fn other(sublattice: Sublattice) -> Sublattice {
+    match sublattice {
+        Sublattice::A => Sublattice::B,
+        Sublattice::B => Sublattice::A,
+    }
+}
+
+/// How far a place is outside a frame of this shape, px; negative inside.
+fn outside([row, col]: [f64; 2], (rows, cols): (usize, usize)) -> f64 {
+    let beyond = |x: f64, length: usize| (-x - 0.5).max(x + 0.5 - length as f64);
+    beyond(row, rows).max(beyond(col, cols))
+}
+
+/// Columns that noise hides, or a brighter neighbour: places that most of the neighbours around ask for and no peak is at.
+fn hidden(columns: &[Column], pixels: &Array2<f32>, lattice: &LatticeEstimate) -> Vec<Column> {
+    let near_px = NEIGHBOUR_CELLS * lattice.cell_px();
     let points: Vec<[f64; 2]> = columns.iter().map(|column| [column.row, column.col]).collect();
     let tree = Neighbours::new(&points);
-    let mut found: Vec<Column> = Vec::new();
     let [like, unlike] = steps(lattice);
-    for (steps, same) in [(like, true), (unlike, false)] {
-        for column in columns {
+    let asked = |at: [f64; 2], sublattice: Sublattice| -> Vec<[f64; 2]> {
+        [(like, sublattice), (unlike, other(sublattice))]
+            .into_iter()
+            .flat_map(|(steps, wanted)| steps.map(|step| (step, wanted)))
+            .filter_map(|(step, wanted)| {
+                let (k, _) = tree.nearest(sum(at, step), near_px)?;
+                (columns[k].sublattice == wanted).then(|| [points[k][0] - step[0], points[k][1] - step[1]])
+            })
+            .collect()
+    };
+    let mut found: Vec<Column> = Vec::new();
+    for column in columns {
+        for step in like {
+            let at = sum([column.row, column.col], step);
+            let free = |at: [f64; 2]| {
+                outside(at, pixels.dim()) < -2.0
+                    && tree.nearest(at, near_px).is_none()
+                    && found.iter().all(|other| (other.row - at[0]).hypot(other.col - at[1]) > near_px)
+            };
+            if !free(at) {
+                continue;
+            }
+            let asking = asked(at, column.sublattice);
+            let n = asking.len() as f64;
+            let [row, col] = [0, 1].map(|axis| asking.iter().map(|at| at[axis]).sum::<f64>() / n);
+            let measured = pixels.get([row as usize, col as usize]).is_some_and(|pixel| pixel.is_finite());
+            if asking.len() >= NEIGHBOURS_OF_HIDDEN && measured && free([row, col]) {
+                found.push(Column { row, col, sublattice: column.sublattice, confidence: 0.0 });
+            }
+        }
+    }
+    found
+}
+
+/// Columns outside the frame, each where its neighbour of the same sublattice, else of the other, says; then their neighbours'
+/// neighbours.
+fn beyond(columns: &[Column], shape: (usize, usize), lattice: &LatticeEstimate) -> Vec<BeyondColumn> {
+    let margin = BEYOND_CELLS * lattice.cell_px();
+    let near_px = NEIGHBOUR_CELLS * lattice.cell_px();
+    // A little inside too: the flank of what has its peak there is no peak of the frame.
+    let wanted = |at: [f64; 2]| (-2.0..=margin).contains(&outside(at, shape));
+    let mut taken = Buckets::new(1.5 * near_px);
+    columns.iter().for_each(|column| taken.put([column.row, column.col]));
+    let mut known: Vec<Column> = columns
+        .iter()
+        .filter(|column| outside([column.row, column.col], shape) > -2.0 * margin)
+        .copied()
+        .collect();
+    let mut index: Vec<usize> = (0..columns.len())
+        .filter(|&k| outside([columns[k].row, columns[k].col], shape) > -2.0 * margin)
+        .collect();
+    let mut found: Vec<BeyondColumn> = Vec::new();
+    let [like, unlike] = steps(lattice);
+    for (steps, same) in [(like, true), (unlike, false), (like, true)] {
+        let mut from = 0;
+        while from < known.len() {
+            let (parent, column) = (index[from], known[from]);
+            from += 1;
             for step in steps {
-                let [row, col] = sum([column.row, column.col], step);
-                let outside = |x: f64, length: usize| (-x - 0.5).max(x + 0.5 - length as f64);
-                let distance = outside(row, rows).max(outside(col, cols));
-                // A little inside too: the flank of what has its peak there is no peak of the frame.
-                let wanted = (-2.0..=margin).contains(&distance);
-                let free = tree.nearest([row, col], near_px).is_none()
-                    && found.iter().all(|other| (other.row - row).hypot(other.col - col) > 1.5 * near_px);
-                if wanted && free {
-                    let sublattice = match (column.sublattice, same) {
-                        (Sublattice::A, true) | (Sublattice::B, false) => Sublattice::A,
-                        _ => Sublattice::B,
-                    };
-                    found.push(Column { row, col, sublattice, confidence: 0.0 });
+                let at = sum([column.row, column.col], step);
+                if wanted(at) && !taken.near(at) {
+                    taken.put(at);
+                    let sublattice = if same { column.sublattice } else { other(column.sublattice) };
+                    let column = Column { row: at[0], col: at[1], sublattice, confidence: 0.0 };
+                    index.push(columns.len() + found.len());
+                    known.push(column);
+                    found.push(BeyondColumn { column, parent, step });
                 }
             }
         }
@@ -239,8 +337,7 @@ mod tests {
             }
             let inner = found.columns.iter().filter(|c| inside(c.row, c.col)).count();
             eprintln!("{} columns, {missed} missed, {inner} found", truth.len());
-            // At the edge of the frame columns may be hidden by their neighbours' flanks.
-            assert!(missed * 40 <= truth.len() && inner <= truth.len() + 2);
+            assert!(missed * 200 <= truth.len() && inner <= truth.len() + 2);
             assert!(found.beyond.len() > 20);
         }
     }

@@ -111,7 +111,6 @@ pub struct FrameLabels {
     pub spacing_rms_pm: [f64; 2],
     /// What the fit found of the frame as a whole.
     pub tail_fraction: f64,
-    pub tail_ratio: f64,
     pub noise: [f64; 2],
     pub noise_correlation: f64,
     pub converged: bool,
@@ -142,7 +141,7 @@ pub fn label_frame(
         }
     });
     let found = find_columns_by_lattice(&measured, &lattice);
-    let fit = fit_jointly(&measured, &found.columns, &found.beyond, lattice.cell_px());
+    let fit = fit_jointly(&measured, &found, lattice.cell_px());
     let mut columns = kept(&found.columns, &fit, pixels.dim(), &Limits::new(settings, &lattice));
     let spacing_rms_pm = [Sublattice::B, Sublattice::A]
         .map(|sublattice| spacing::fill(&mut columns, sublattice, &lattice, pixel_size_pm));
@@ -175,7 +174,6 @@ pub fn label_frame(
         incomplete: field.incomplete.len(),
         spacing_rms_pm,
         tail_fraction: fit.tail_fraction,
-        tail_ratio: fit.tail_ratio,
         noise: fit.noise,
         noise_correlation: fit.noise_correlation,
         converged: fit.converged,

@@ -56,28 +56,21 @@ fn planted_polarization_comes_back_without_noise() {
         misses.sort_by(f64::total_cmp);
         let (middle, worst) = (misses[misses.len() / 2], misses[misses.len() - 1]);
         eprintln!(
-            "tails {tail_fraction}: {} cells, median {middle:.4}, worst {worst:.3} pm; tail {:.3} x {:.2}, converged {}, {elapsed:?}",
+            "tails {tail_fraction}: {} cells, median {middle:.4}, worst {worst:.3} pm; tail {:.3}, converged {}, {elapsed:?}",
             misses.len(),
             labels.tail_fraction,
-            labels.tail_ratio,
             labels.converged
         );
         assert!(labels.cells.len() > 50);
-        assert!(middle < 0.05 && worst < 0.3, "{middle} {worst}");
-        let inner = labels
-            .cells
-            .iter()
-            .zip(errors(&labels, &frame))
-            .filter(|(cell, _)| [cell.cell.row, cell.cell.col].iter().all(|x| (50.0..206.0).contains(x)));
-        let worst = inner.map(|(_, [x, y])| x.hypot(y)).fold(0.0, f64::max);
-        assert!(worst < 0.1, "{worst}");
+        // Every cell, those at the frame's edge too.
+        assert!(worst < 0.1, "{middle} {worst}");
     }
 }
 
 #[test]
 fn noise_costs_what_it_must_and_the_errors_say_so() {
     let specimen = specimen(0.0);
-    for (peak_counts, most) in [(10.0, 1.35), (30.0, 1.25), (100.0, 1.2), (300.0, 1.2), (1000.0, 1.2)] {
+    for peak_counts in [10.0, 30.0, 100.0, 300.0, 1000.0] {
         let microscope = scene(peak_counts, true);
         let (mut square, mut count, mut within) = (0.0, 0, 0);
         for seed in 0..4 {
@@ -97,7 +90,7 @@ fn noise_costs_what_it_must_and_the_errors_say_so() {
         eprintln!(
             "{peak_counts} counts: {rms:.2} pm, bound {bound:.2} pm, {share:.3} within one error of {count}"
         );
-        assert!(rms < most * bound, "{peak_counts}: {rms} {bound}");
+        assert!(rms < 1.15 * bound, "{peak_counts}: {rms} {bound}");
         assert!((0.60..0.76).contains(&share), "{share}");
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn columns(shape: (usize, usize), spots: &[Spot], profiles: &[Profile
                 let dr = row as f64 + from - spot.row;
                 let half = (reach * reach - dr * dr).max(0.0).sqrt();
                 for col in around(spot.col, half, cols) {
-                    let height = profile.height([dr, col as f64 - spot.col]);
+                    let (height, _) = profile.height_and_per_u(profile.u([dr, col as f64 - spot.col]));
                     lines[row * cols + col] += (spot.amplitude * height) as f32;
                 }
             }
@@ -51,17 +51,24 @@ pub(super) fn columns(shape: (usize, usize), spots: &[Spot], profiles: &[Profile
 
 /// Means weighted by a Gaussian of `sigma_px`; non-finite values are left out, and are NaN where there is nothing else.
 pub(crate) fn blurred(image: &Array2<f32>, sigma_px: f64) -> Array2<f32> {
-    let measured = image.mapv(|value| f32::from(value.is_finite()));
     let values = image.mapv(|value| if value.is_finite() { value } else { 0.0 });
-    let blur = |image: &Array2<f32>| {
-        along_rows(&along_rows(image, sigma_px).reversed_axes(), sigma_px).reversed_axes()
-    };
-    let mut sums = blur(&values);
-    sums.zip_mut_with(&blur(&measured), |sum, &weight| *sum /= if weight > 1e-6 { weight } else { f32::NAN });
-    sums
+    blur(values, sigma_px) / measured_weight(image, sigma_px)
 }
 
-/// Not normalised at the ends: what lies beyond counts as 0.
+/// The part of the weights around each pixel that is measured, NaN where that is nothing.
+pub(super) fn measured_weight(image: &Array2<f32>, sigma_px: f64) -> Array2<f32> {
+    let mut weight = blur(image.mapv(|value| f32::from(value.is_finite())), sigma_px);
+    weight.mapv_inplace(|weight| if weight > 1e-6 { weight } else { f32::NAN });
+    weight
+}
+
+/// Weighted sums; what lies beyond the edge counts as 0.
+pub(super) fn blur(image: Array2<f32>, sigma_px: f64) -> Array2<f32> {
+    let transposed = |image: &Array2<f32>| image.t().as_standard_layout().into_owned();
+    let along = along_rows(&image, sigma_px);
+    transposed(&along_rows(&transposed(&along), sigma_px))
+}
+
 fn along_rows(image: &Array2<f32>, sigma_px: f64) -> Array2<f32> {
     let reach = (3.5 * sigma_px).ceil() as usize;
     let kernel: Vec<f32> = (0..=2 * reach)
@@ -75,8 +82,9 @@ fn along_rows(image: &Array2<f32>, sigma_px: f64) -> Array2<f32> {
     values.par_chunks_mut(cols.max(1)).enumerate().for_each(|(row, out)| {
         let mut padded = vec![0.0_f32; cols + 2 * reach];
         padded[reach..reach + cols].iter_mut().zip(image.row(row)).for_each(|(to, from)| *to = *from);
-        for (col, out) in out.iter_mut().enumerate() {
-            *out = padded[col..col + kernel.len()].iter().zip(&kernel).map(|(a, b)| a * b).sum();
+        // Tap by tap, so that sums run over pixels side by side.
+        for (k, &weight) in kernel.iter().enumerate() {
+            out.iter_mut().zip(&padded[k..]).for_each(|(out, value)| *out += weight * value);
         }
     });
     out

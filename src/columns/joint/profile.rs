@@ -2,9 +2,8 @@
 
 /// Heights below this fraction of the peak are left out.
 const NEGLIGIBLE: f64 = 1e-4;
-/// Bounds of the tail's fraction and of its width over the core's.
-pub(super) const TAIL: [f64; 2] = [0.0, 0.6];
-pub(super) const RATIO: [f64; 2] = [1.4, 2.6];
+/// Width of a tail over that of the core. In a crystal the sum of wider tails is flat, so that a frame tells little of it.
+const TAIL_RATIO: f64 = 2.2;
 
 /// A Gaussian core and a wider Gaussian tail of the same shape, height 1:
 /// `(1 - tail) exp(-u / 2) + tail exp(-u / (2 ratio²))`, u the squared distance measured by the inverse covariance.
@@ -13,26 +12,13 @@ pub(super) struct Profile {
     /// Inverse covariance of the core `[row–row, row–column, column–column]`, 1/px².
     pub(super) precision: [f64; 3],
     pub(super) tail: f64,
-    pub(super) ratio: f64,
-}
-
-/// A profile at a point, and its derivatives.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Values {
-    pub(super) height: f64,
-    /// With respect to the offset from the centre, 1/px.
-    pub(super) slope: [f64; 2],
-    /// With respect to u.
-    pub(super) per_u: f64,
-    pub(super) per_tail: f64,
-    pub(super) per_ratio: f64,
 }
 
 impl Profile {
-    /// A round profile without tail.
-    pub(super) fn round(sigma_px: f64) -> Self {
+    /// A round profile.
+    pub(super) fn round(sigma_px: f64, tail: f64) -> Self {
         let precision = sigma_px.powi(-2);
-        Self { precision: [precision, 0.0, precision], tail: 0.0, ratio: 2.2 }
+        Self { precision: [precision, 0.0, precision], tail }
     }
 
     /// Geometric mean of the core's two standard deviations.
@@ -44,36 +30,34 @@ impl Profile {
     /// Distance beyond which the profile is negligible, px.
     pub(super) fn reach_px(&self) -> f64 {
         let core = -2.0 * NEGLIGIBLE.ln();
-        let tail = -2.0 * self.ratio.powi(2) * (NEGLIGIBLE / self.tail.max(NEGLIGIBLE)).ln();
+        let tail = -2.0 * TAIL_RATIO.powi(2) * (NEGLIGIBLE / self.tail.max(NEGLIGIBLE)).ln();
         let [rr, rc, cc] = self.precision;
         // The smaller eigenvalue of the precision belongs to the longer axis.
         let smaller = 0.5 * (rr + cc) - (0.25 * (rr - cc).powi(2) + rc * rc).sqrt();
         (core.max(tail) / smaller.max(f64::MIN_POSITIVE)).sqrt()
     }
 
-    pub(super) fn height(&self, [dr, dc]: [f64; 2]) -> f64 {
+    /// Squared distance over the core's variance, at an offset `[row, col]` from the centre.
+    pub(super) fn u(&self, [dr, dc]: [f64; 2]) -> f64 {
         let [rr, rc, cc] = self.precision;
-        let u = rr * dr * dr + 2.0 * rc * dr * dc + cc * dc * dc;
-        let core = (1.0 - self.tail) * (-0.5 * u).exp();
-        if self.tail < NEGLIGIBLE {
-            return core;
-        }
-        core + self.tail * (-0.5 * u / self.ratio.powi(2)).exp()
+        rr * dr * dr + 2.0 * rc * dr * dc + cc * dc * dc
     }
 
-    pub(super) fn at(&self, [dr, dc]: [f64; 2]) -> Values {
-        let [rr, rc, cc] = self.precision;
-        let u = rr * dr * dr + 2.0 * rc * dr * dc + cc * dc * dc;
-        let square = self.ratio.powi(2);
-        let (core, tail) = ((-0.5 * u).exp(), (-0.5 * u / square).exp());
-        let per_u = -0.5 * ((1.0 - self.tail) * core + self.tail * tail / square);
-        Values {
-            height: (1.0 - self.tail) * core + self.tail * tail,
-            slope: [2.0 * per_u * (rr * dr + rc * dc), 2.0 * per_u * (rc * dr + cc * dc)],
-            per_u,
-            per_tail: tail - core,
-            per_ratio: self.tail * tail * u / (square * self.ratio),
+    pub(super) fn height_and_per_u(&self, u: f64) -> (f64, f64) {
+        const SQUARE: f64 = TAIL_RATIO * TAIL_RATIO;
+        let core = (1.0 - self.tail) * (-0.5 * u).exp();
+        if self.tail < NEGLIGIBLE {
+            return (core, -0.5 * core);
         }
+        let tail = self.tail * (-0.5 * u / SQUARE).exp();
+        (core + tail, -0.5 * (core + tail / SQUARE))
+    }
+
+    /// Height, and its derivative with respect to the offset, 1/px.
+    pub(super) fn height_and_slope(&self, [dr, dc]: [f64; 2]) -> (f64, [f64; 2]) {
+        let [rr, rc, cc] = self.precision;
+        let (height, per_u) = self.height_and_per_u(self.u([dr, dc]));
+        (height, [2.0 * per_u * (rr * dr + rc * dc), 2.0 * per_u * (rc * dr + cc * dc)])
     }
 }
 
@@ -83,23 +67,24 @@ mod tests {
 
     #[test]
     fn derivatives_are_those_of_the_height() {
-        let profile = Profile { precision: [0.05, 0.01, 0.03], tail: 0.2, ratio: 2.2 };
-        let at = [2.3, -3.1];
-        let values = profile.at(at);
-        assert!((values.height - profile.height(at)).abs() < 1e-15);
-        let numeric = |step: &dyn Fn(f64) -> f64| (step(1e-6) - step(-1e-6)) / 2e-6;
-        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-8, "{a} {b}");
-        close(values.slope[0], numeric(&|h| profile.height([at[0] + h, at[1]])));
-        close(values.slope[1], numeric(&|h| profile.height([at[0], at[1] + h])));
-        close(values.per_tail, numeric(&|h| Profile { tail: 0.2 + h, ..profile }.height(at)));
-        close(values.per_ratio, numeric(&|h| Profile { ratio: 2.2 + h, ..profile }.height(at)));
-        let [rr, rc, cc] = profile.precision;
-        let by_row = numeric(&|h| Profile { precision: [rr + h, rc, cc], ..profile }.height(at));
-        close(values.per_u * at[0] * at[0], by_row);
-        let reach = profile.reach_px();
-        assert!((0..64).all(|k| {
-            let (sin, cos) = (f64::from(k) * 0.1).sin_cos();
-            profile.height([1.001 * reach * cos, 1.001 * reach * sin]) < 2.0 * NEGLIGIBLE
-        }));
+        for tail in [0.0, 0.2] {
+            let profile = Profile { precision: [0.05, 0.01, 0.03], tail };
+            let at = [2.3, -3.1];
+            let height = |profile: Profile, at| profile.height_and_slope(at).0;
+            let numeric = |step: &dyn Fn(f64) -> f64| (step(1e-6) - step(-1e-6)) / 2e-6;
+            let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-8, "{a} {b}");
+            let (_, slope) = profile.height_and_slope(at);
+            close(slope[0], numeric(&|h| height(profile, [at[0] + h, at[1]])));
+            close(slope[1], numeric(&|h| height(profile, [at[0], at[1] + h])));
+            let [rr, rc, cc] = profile.precision;
+            let by_row = numeric(&|h| height(Profile { precision: [rr + h, rc, cc], tail }, at));
+            close(profile.height_and_per_u(profile.u(at)).1 * at[0] * at[0], by_row);
+            assert!((height(profile, [0.0, 0.0]) - 1.0).abs() < 1e-15);
+            let reach = profile.reach_px();
+            assert!((0..64).all(|k| {
+                let (sin, cos) = (f64::from(k) * 0.1).sin_cos();
+                height(profile, [1.001 * reach * cos, 1.001 * reach * sin]) < 2.0 * NEGLIGIBLE
+            }));
+        }
     }
 }
