@@ -6,6 +6,7 @@ use crate::session::file::{SessionFile, roomy_group};
 use crate::session::h5::write_text;
 use crate::session::superblock;
 use crate::session::*;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 fn session() -> (tempfile::TempDir, PathBuf) {
@@ -294,7 +295,7 @@ fn write_until_killed(path: &Path) {
         recorder.frame(&frame).unwrap();
         recorder.result(&result).unwrap();
         recorder.flush().unwrap();
-        println!("written {}", seq + 1);
+        writeln!(std::io::stdout(), "written {}", seq + 1).unwrap();
     }
 }
 
