@@ -5,6 +5,7 @@ mod compare;
 mod demo;
 mod devices;
 mod export;
+mod import;
 mod inspect;
 mod replay;
 mod run;
@@ -72,6 +73,9 @@ enum Command {
         after_help = "Example:\n  ferrostem train dcnn --config configs/train/dcnn.toml --output configs/models"
     )]
     Train(train::TrainArgs),
+    /// Take over a network that PyTorch or AtomAI trained, as a model folder.
+    #[command(after_help = import::HELP)]
+    Import(import::ImportArgs),
     /// List the devices that --device can name.
     #[command(after_help = "Example:\n  ferrostem devices --json")]
     Devices(devices::DevicesArgs),
@@ -130,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::export(&args).map(done),
         Command::Compare(args) => compare::compare(&args),
         Command::Train(args) => train::train(&args).map(done),
+        Command::Import(args) => import::import_model(&args).map(done),
         Command::Devices(args) => devices::devices(&args).map(done),
         Command::Demo(args) => demo::demo(&args).map(done),
     };

@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor, activation::leaky_relu, module::avg_pool2d, o
 use serde::{Deserialize, Serialize};
 
 /// Filters of each convolution, block by block.
-const BLOCKS: [&[usize]; 3] = [&[32; 5], &[64; 2], &[128; 2]];
+pub(super) const BLOCKS: [&[usize]; 3] = [&[32; 5], &[64; 2], &[128; 2]];
 /// Pooling between the second and the third block; window strides must be multiples of it.
 pub(crate) const POOLING: usize = 2;
 /// Channels of the feature map under the head.
