@@ -1,36 +1,46 @@
-//! AtomAI's own network, with its own weights, run here: the probabilities that AtomAI 0.8.1 on PyTorch returned for a
-//! real image of BaTiO3 come out again. Skipped unless `FERROSTEM_DATA` names the folder with `atomai_dilunet_m.npz`
-//! and `atomai_golden_bto1.npz`.
+//! AtomAI's own network, with its own weights, imported and run here: the probabilities and the columns that AtomAI 0.8.1
+//! on PyTorch returned for a real image of BaTiO3 come out again. Skipped unless `FERROSTEM_DATA` names the folder with
+//! `atomai_dilunet_m.pt` and `atomai_golden_bto1.npz`.
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ferrostem::columns::{ColumnSettings, find_columns};
 use ferrostem::networks::{
-    Architecture, DeviceChoice, Engine, EngineSettings, FcnnConfig, Manifest, WeightsRef, write_untrained,
+    DeviceChoice, Engine, EngineSettings, ForeignArchitecture, ImportError, ImportSettings, Padding, import,
 };
-use ferrostem::preprocess::Normalisation;
-use ndarray::{ArrayD, Ix2, Ix3};
+use ferrostem::preprocess::{Normalisation, PixelMap};
+use ndarray::{Array2, ArrayD, Ix2, Ix3};
 use ndarray_npy::ReadNpyExt as _;
-use safetensors::{Dtype, tensor::TensorView};
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// AtomAI's blocks and ours.
-const BLOCKS: [(&str, &str); 7] = [
-    ("c1.block", "down1"),
-    ("c2.block", "down2"),
-    ("c3.block", "down3"),
-    ("bn.atrous_module", "bottleneck"),
-    ("c4.block", "merge3"),
-    ("c5.block", "merge2"),
-    ("c6.block", "merge1"),
-];
-const POINTWISE: [(&str, &str); 4] = [
-    ("upsample_block1.conv", "up3"),
-    ("upsample_block2.conv", "up2"),
-    ("upsample_block3.conv", "up1"),
-    ("px", "classes"),
-];
+/// AtomAI finds columns of any size, and drops none but those near the edge.
+const ATOMAI_COLUMNS: ColumnSettings = ColumnSettings {
+    threshold: 0.5,
+    min_area_px: 1,
+    edge_px: 5.0,
+    weighted_centre: false,
+    refine: false,
+    elliptical: false,
+    max_shift_px: 3.0,
+};
+
+fn data_folder() -> Option<PathBuf> {
+    let folder = std::env::var_os("FERROSTEM_DATA").map(PathBuf::from);
+    if folder.is_none() {
+        eprintln!("skipped: FERROSTEM_DATA is not set");
+    }
+    folder
+}
+
+fn settings() -> ImportSettings {
+    ImportSettings {
+        name: "atomai".to_owned(),
+        architecture: ForeignArchitecture::AtomaiUnet { a_first: false },
+        pixel_size_pm: 20.0,
+        normalisation: Normalisation::MinMax,
+    }
+}
 
 /// The f32 arrays of an .npz file by name: the entries of a zip archive, read through its central directory.
 fn read_npz(path: &Path) -> Result<BTreeMap<String, ArrayD<f32>>> {
@@ -63,55 +73,9 @@ fn read_npz(path: &Path) -> Result<BTreeMap<String, ArrayD<f32>>> {
     Ok(arrays)
 }
 
-/// Our name of one of AtomAI's parameters. Its blocks are flat lists of convolution, activation, normalisation.
-fn our_name(name: &str) -> Option<String> {
-    if let Some((block, rest)) =
-        BLOCKS.iter().find_map(|(theirs, ours)| Some((ours, name.strip_prefix(theirs)?)))
-    {
-        let (child, parameter) = rest.strip_prefix('.')?.split_once('.')?;
-        let child: usize = child.parse().ok()?;
-        let parameter = match (child % 3, parameter) {
-            (0, parameter) => format!("conv.{parameter}"),
-            (2, "weight") => "norm.gamma".to_owned(),
-            (2, "bias") => "norm.beta".to_owned(),
-            (2, parameter) => format!("norm.{parameter}"),
-            _ => return None,
-        };
-        return Some(format!("{block}.{}.{parameter}", child / 3));
-    }
-    POINTWISE.iter().find_map(|(theirs, ours)| Some(format!("{ours}{}", name.strip_prefix(theirs)?)))
-}
-
-/// A model folder with AtomAI's weights.
-fn import(weights: &BTreeMap<String, ArrayD<f32>>, folder: &Path) -> Result<()> {
-    let architecture = Architecture::Fcnn(FcnnConfig { filters: 16, classes: 3 });
-    let manifest = write_untrained(folder, architecture, 1)?;
-    let tensors = weights
-        .iter()
-        .map(|(name, array)| {
-            let name = our_name(name).with_context(|| format!("no place for {name}"))?;
-            let data: Vec<u8> = array.iter().flat_map(|value| value.to_le_bytes()).collect();
-            Ok((name, array.shape().to_vec(), data))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let views = tensors
-        .iter()
-        .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let bytes = safetensors::serialize(views, None)?;
-    std::fs::write(folder.join("atomai.safetensors"), &bytes)?;
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    let weights = WeightsRef { file: "atomai.safetensors".to_owned(), sha256 };
-    Manifest { weights, ..manifest }.write(folder)?;
-    Ok(())
-}
-
 #[test]
-fn atomais_weights_give_atomais_probabilities() -> Result<()> {
-    let Some(data) = std::env::var_os("FERROSTEM_DATA").map(std::path::PathBuf::from) else {
-        eprintln!("skipped: FERROSTEM_DATA is not set");
-        return Ok(());
-    };
+fn atomais_weights_give_atomais_probabilities_and_columns() -> Result<()> {
+    let Some(data) = data_folder() else { return Ok(()) };
     let golden = read_npz(&data.join("atomai_golden_bto1.npz"))?;
     let array =
         |name: &str| golden.get(name).cloned().with_context(|| format!("no {name} in the golden file"));
@@ -119,7 +83,8 @@ fn atomais_weights_give_atomais_probabilities() -> Result<()> {
     let expected = array("probability")?.into_dimensionality::<Ix3>()?.permuted_axes([2, 0, 1]);
 
     let folder = tempfile::tempdir()?;
-    import(&read_npz(&data.join("atomai_dilunet_m.npz"))?, folder.path())?;
+    let imported = import(&data.join("atomai_dilunet_m.pt"), folder.path(), &settings())?;
+    assert_eq!((imported.tensors.len(), imported.ignored.len()), (86, 13));
     let fcnn = Some(folder.path().to_owned());
     let engine =
         Engine::load(&EngineSettings { device: DeviceChoice::Cpu, fcnn, ..EngineSettings::default() })?;
@@ -130,7 +95,42 @@ fn atomais_weights_give_atomais_probabilities() -> Result<()> {
     let largest = expected.iter().zip(&found).map(difference).fold(0.0, f32::max);
     eprintln!("largest difference of a probability: {largest:.1e}");
     assert!(largest < 1e-4, "{largest}");
-    // Columns were there to be found.
-    assert!(expected.index_axis(ndarray::Axis(0), 1).iter().filter(|&&p| p > 0.9).count() > 500);
+
+    let valid = Array2::from_elem(image.dim(), true);
+    let columns = find_columns(&found, &valid, &PixelMap::IDENTITY, &ATOMAI_COLUMNS)?;
+    // Row, column, class.
+    let expected = array("coordinates")?.into_dimensionality::<Ix2>()?;
+    assert_eq!(columns.len(), expected.nrows());
+    // Both list class by class, each component in the order of its topmost pixels.
+    let mut largest = 0.0_f64;
+    for (column, theirs) in columns.iter().zip(expected.rows()) {
+        assert_eq!(column.sublattice as usize, theirs[2] as usize);
+        let [row, col] = [f64::from(theirs[0]), f64::from(theirs[1])];
+        largest = largest.max((column.row - row).hypot(column.col - col));
+    }
+    eprintln!("{} columns, largest distance {largest:.1e} px", columns.len());
+    assert!(largest < 0.01, "{largest}");
+    Ok(())
+}
+
+#[test]
+fn atomais_files_of_other_networks_are_described() -> Result<()> {
+    let Some(data) = data_folder() else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let target = folder.path().join("model");
+    // A saved model, of another kind; it says so.
+    let other = import(&data.join("atomai_metadict_example.tar"), &target, &settings());
+    let Err(ImportError::Setting { key, value, .. }) = other else { bail!("{other:?}") };
+    assert_eq!((key.as_str(), value.as_str()), ("the file's model_type", "imspec"));
+    let dcnn = ForeignArchitecture::Dcnn { padding: Padding::Same, outputs: Vec::new() };
+    let error = import(
+        &data.join("atomai_dilunet_m.pt"),
+        &target,
+        &ImportSettings { architecture: dcnn, ..settings() },
+    );
+    let error = error.err().context("a U-net is no DCNN")?.to_string();
+    assert!(error.contains("missing: 0.weight [32, 1, 3, 3]"), "{error}");
+    assert!(error.contains("superfluous: bn.atrous_module.0.bias"), "{error}");
+    assert!(!target.exists());
     Ok(())
 }

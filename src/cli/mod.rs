@@ -6,6 +6,7 @@ mod demo;
 mod devices;
 mod evaluate;
 mod export;
+mod import;
 mod inspect;
 mod label;
 mod replay;
@@ -86,6 +87,9 @@ enum Command {
         after_help = "Examples:\n  ferrostem evaluate accuracy --out accuracy\n  ferrostem evaluate regression --quick --out figures"
     )]
     Evaluate(evaluate::EvaluateArgs),
+    /// Take over a network that PyTorch or AtomAI trained, as a model folder.
+    #[command(after_help = import::HELP)]
+    Import(import::ImportArgs),
     /// List the devices that --device can name.
     #[command(after_help = "Example:\n  ferrostem devices --json")]
     Devices(devices::DevicesArgs),
@@ -146,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Label(args) => label::label(&args).map(done),
         Command::Train(args) => train::train(&args).map(done),
         Command::Evaluate(args) => evaluate::evaluate(&args).map(done),
+        Command::Import(args) => import::import_model(&args).map(done),
         Command::Devices(args) => devices::devices(&args).map(done),
         Command::Demo(args) => demo::demo(&args).map(done),
     };

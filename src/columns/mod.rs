@@ -92,7 +92,7 @@ pub enum ColumnError {
 
 /// Finds the columns in class probabilities, without refinement.
 ///
-/// A component is a set of pixels above the threshold that touch by sides or corners, one class at a time; its centre is the
+/// A component is a set of pixels above the threshold that touch by their sides, one class at a time; its centre is the
 /// mean position of its pixels (AtomAI's, from the binary mask) or the probability-weighted one. Components that hold a
 /// masked pixel are cut off by it and dropped.
 ///
@@ -191,7 +191,7 @@ fn components(class: ArrayView2<'_, f32>, valid: &Array2<bool>, settings: &Colum
     let (Ok(height), Ok(width)) = (u32::try_from(rows), u32::try_from(cols)) else { return Vec::new() };
     let mask: Vec<u8> = class.iter().map(|&probability| u8::from(probability > settings.threshold)).collect();
     let Some(mask) = GrayImage::from_raw(width, height, mask) else { return Vec::new() };
-    let labels = connected_components(&mask, Connectivity::Eight, Luma([0]));
+    let labels = connected_components(&mask, Connectivity::Four, Luma([0]));
     let mut components: Vec<Component> = Vec::new();
     for ((((row, col), &probability), &valid), &label) in class.indexed_iter().zip(valid).zip(labels.as_raw())
     {
@@ -234,8 +234,8 @@ mod tests {
     #[test]
     fn hand_worked() {
         let mut probability = blank(40, 50);
-        // Touching by a corner only: one component of 4 px.
-        paint(&mut probability, 1, &[(10, 10), (10, 11), (11, 12), (12, 12)], 0.8);
+        // Touching by a corner only: no part of the component of 4 px, and too small alone.
+        paint(&mut probability, 1, &[(10, 10), (10, 11), (11, 11), (12, 11), (13, 12), (13, 13)], 0.8);
         paint(&mut probability, 0, &[(20, 30), (21, 30), (22, 30)], 0.6);
         paint(&mut probability, 0, &[(20, 40), (21, 40), (22, 40)], 0.5);
         paint(&mut probability, 0, &[(30, 30), (30, 31)], 0.9);
@@ -247,7 +247,7 @@ mod tests {
         // Dropped: at the threshold, too small, in the edge band (twice).
         let [b, a] = columns.as_slice() else { panic!("{columns:?}") };
         assert_eq!((b.row, b.col, b.sublattice), (42.5, 14.75, Sublattice::B));
-        assert_eq!((a.row, a.col, a.sublattice), (2.0 * 11.25 - 0.5, 0.5 * 11.75 - 0.5, Sublattice::A));
+        assert_eq!((a.row, a.col, a.sublattice), (2.0 * 11.25 - 0.5, 0.5 * 11.25 - 0.5, Sublattice::A));
         assert!((b.confidence - 0.6).abs() < 1e-6 && (a.confidence - 0.8).abs() < 1e-6);
     }
 

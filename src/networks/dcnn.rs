@@ -17,7 +17,7 @@ use burn::tensor::{Device, Tensor, activation::leaky_relu, module::avg_pool2d, o
 use serde::{Deserialize, Serialize};
 
 /// Filters of each convolution, block by block.
-const BLOCKS: [&[usize]; 3] = [&[32; 5], &[64; 2], &[128; 2]];
+pub(super) const BLOCKS: [&[usize]; 3] = [&[32; 5], &[64; 2], &[128; 2]];
 /// Convolutions before the feature map.
 pub(super) const TRUNK_CONVOLUTIONS: usize = BLOCKS[0].len() + BLOCKS[1].len() + BLOCKS[2].len();
 /// Pooling between the second and the third block.

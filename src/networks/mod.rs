@@ -3,6 +3,7 @@
 //! - [`Dcnn`]: the sliding-window regressor of Nelson et al. (three convolution blocks, fully connected head).
 //! - [`Fcnn`]: the U-net with a dilated bottleneck of FerroNet, as in AtomAI.
 //! - [`Manifest`]: `model.toml` beside the weights; a model that does not match it is refused.
+//! - [`import()`]: weights of PyTorch's and AtomAI's files as a model folder, without running a pickle.
 //! - [`write_untrained`]: model folders with random weights, for tests and measurements of speed.
 //! - [`Engine`]: both networks on one device, from a prepared frame to plain arrays. No burn type leaves this module.
 
@@ -15,6 +16,7 @@ mod engine;
 mod fcnn;
 mod fcnn_cpu;
 mod features;
+mod import;
 mod manifest;
 mod untrained;
 
@@ -24,6 +26,10 @@ pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
 pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
 pub use fcnn::{Fcnn, FcnnConfig};
 pub use features::{FeatureAccumulator, FeatureError, FeatureStatistics};
+pub use import::{
+    CLASS_ORDERS, ForeignArchitecture, ImportError, ImportSettings, Imported, ImportedTensor, OutputScale,
+    import,
+};
 pub use manifest::{
     Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, StartingPoint,
     TrainingRecord, WeightsRef,
