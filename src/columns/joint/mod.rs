@@ -42,9 +42,10 @@ const FIRST_ROUNDS: usize = 3;
 /// as a part of it.
 const BEYOND_SHIFT_CELLS: f64 = 0.02;
 const BEYOND_HEIGHT: f64 = 0.3;
-/// Steps below this no longer matter, px; nor below this part of the position's error.
+/// Steps below this no longer matter, px; nor below this part of the position's error, which pixels that come and go at the rim of a
+/// column's window make for ever.
 const SMALL_STEP_PX: f64 = 2e-4;
-const SMALL_PART_OF_ERROR: f64 = 0.02;
+const SMALL_PART_OF_ERROR: f64 = 0.2;
 /// Height over its error of a column that is waited for.
 const SIGNIFICANT: f64 = 4.0;
 /// Widths over the cell's edge where single fits tell none.
@@ -185,7 +186,8 @@ impl<'a> Fitting<'a> {
 
     /// Rounds until nothing moves: how many, and whether that came. The noise is taken from what is left over, or as given.
     fn settle(&mut self, noise: Option<Noise>) -> (usize, bool) {
-        let most = if noise.is_some() { MAX_FOLLOWING_ROUNDS } else { MAX_ROUNDS };
+        // Fits that are compared take all their rounds.
+        let (most, enough) = if noise.is_some() { (MAX_FOLLOWING_ROUNDS, 0.0) } else { (MAX_ROUNDS, 1.0) };
         for round in 1..=most {
             let mut moved = self.places();
             if round >= FIRST_ROUNDS || noise.is_some() {
@@ -195,7 +197,7 @@ impl<'a> Fitting<'a> {
             } else {
                 moved = f64::INFINITY;
             }
-            if moved < 1.0 {
+            if moved < enough {
                 return (round, true);
             }
         }
