@@ -17,7 +17,7 @@ pub(super) const HELP: &str = "Examples:
 
 Pickles are read as data: nothing in them is run, and one that names a function other than PyTorch's own is refused.
 
-atomai-unet: AtomAI's Segmentor(\"Unet\", nb_classes=3), as model.save_model(...) or torch.save(model.net.state_dict(), ...).
+atomai-unet: AtomAI's Segmentor(\"Unet\", nb_classes=3, with_dilation=True), as model.save_model(...) or torch.save(model.net.state_dict(), ...).
 dcnn-valid (p = 0, n = (window - 22) / 2) and dcnn-same (p = 1, n = window / 2): torch.save(net.state_dict(), ...) of
   def conv(i, o): return [nn.Conv2d(i, o, 3, padding=p), nn.LeakyReLU(0.01)]
   net = nn.Sequential(

@@ -6,8 +6,8 @@
 //! pickle that names any function other than PyTorch's descriptions of tensors is refused.
 //!
 //! # AtomAI's U-net (`atomai-unet`)
-//! `atomai.nets.dilnet`'s namesake in the papers: `Segmentor("Unet", nb_classes=3)` with its dilated bottleneck,
-//! batch normalisation, no dropout, bilinear upsampling. `torch.save(model.net.state_dict(), …)` or
+//! `Segmentor("Unet", nb_classes=3, with_dilation=True)`: a dilated bottleneck, batch normalisation, no dropout, bilinear
+//! upsampling, any number of filters. `torch.save(model.net.state_dict(), …)` or
 //! `model.save_model(…)`.
 //!
 //! # The DCNN (`dcnn-valid`, `dcnn-same`)

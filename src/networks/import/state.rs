@@ -233,11 +233,9 @@ fn bare(bytes: Vec<u8>) -> Result<StateDict, ImportError> {
         if storage.count != count {
             return Err(wrong(&format!("storage {key} has {count} values, expected {}", storage.count)));
         }
-        starts.insert(key.to_owned(), at + 8);
-        at = count
-            .checked_mul(storage.number.bytes())
-            .and_then(|length| (at + 8).checked_add(length))
-            .ok_or_else(cut)?;
+        let (start, length) = (at + 8, count.checked_mul(storage.number.bytes()).ok_or_else(cut)?);
+        at = start.checked_add(length).filter(|&end| end <= bytes.len()).ok_or_else(cut)?;
+        starts.insert(key.to_owned(), start);
     }
     let source = Source::Bytes { starts, bytes };
     Ok(StateDict { format: "PyTorch (before 1.6)", metadata, tensors, source })
