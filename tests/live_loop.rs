@@ -61,7 +61,8 @@ fn a_frame_becomes_a_result_candidates_status_and_a_snapshot() {
         // (160 - 80) / 8 + 1 windows a side, the first centred on pixel 39.5.
         assert_eq!((result.grid.rows, result.grid.cols, result.grid.row0), (11, 11, 39.5));
         assert!(result.p_x.values().iter().all(|p| p.is_finite()));
-        assert_eq!(result.candidates, candidates.candidates);
+        // As text, since a missing column has no p-value and NaN is unlike itself.
+        assert_eq!(format!("{:?}", result.candidates), format!("{:?}", candidates.candidates));
         assert_eq!(result.counters.rejected, 1);
         assert_eq!(result.counters.processed, 1);
         assert!(result.model.dcnn.is_some() && result.model.fcnn.is_some());

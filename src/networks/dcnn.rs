@@ -3,9 +3,9 @@
 //! normalisation and dropout towards the end; a fully connected head on 80 × 80 windows.
 //!
 //! A feature of the trunk sees 24 px, less than a unit cell; where in its window a cell lies is only to be seen in several
-//! features together, and a head that is linear in them cannot combine them. [`HeadKind::Deep`] therefore puts four more
-//! convolutions on a map pooled once more, and a hidden layer, between trunk and outputs. A place of that map sees 58 px,
-//! two cells; the hidden layer reads the 4 × 4 of them around the window's centre.
+//! features together, and a head that is linear in them cannot combine them. [`HeadKind::Deep`] therefore puts five more
+//! convolutions on a map pooled once more, and a hidden layer, between trunk and outputs. A place of that map sees 66 px, more
+//! than two cells; the hidden layer reads the 4 × 4 of them that are left of a window.
 
 use super::LEAKY_SLOPE;
 use super::dense::dense_head;
@@ -23,9 +23,7 @@ pub(super) const TRUNK_CONVOLUTIONS: usize = BLOCKS[0].len() + BLOCKS[1].len() +
 /// Pooling between the second and the third block.
 pub(crate) const POOLING: usize = 2;
 /// Convolutions of the deep head, behind a second pooling.
-const CONTEXT: usize = 4;
-/// Side of what its hidden layer reads, around a window's centre.
-const HIDDEN_SIDE: usize = 4;
+const CONTEXT: usize = 5;
 /// Neurons of the deep head's hidden layer.
 const HIDDEN: usize = 256;
 /// Added to the variance where convolutions are normalised.
@@ -50,8 +48,8 @@ pub enum HeadKind {
     /// The paper's: fully connected, behind batch normalisation and dropout.
     #[default]
     Linear,
-    /// 2 × 2 max-pool, four convolutions of 128 filters without padding, a hidden layer of 256 on the 4 × 4 places around the
-    /// window's centre, the outputs; no dropout, since simulated frames do not run out. Normalisation of the convolutions is a matter of training
+    /// 2 × 2 max-pool, five convolutions of 128 filters without padding, a hidden layer of 256 on the 4 × 4 places that are
+    /// left, the outputs; no dropout, since simulated frames do not run out. Normalisation of the convolutions is a matter of training
     /// and is folded into the weights behind it.
     Deep,
 }
@@ -97,14 +95,11 @@ impl DcnnConfig {
         }
     }
 
-    /// Side of one window's map under the head: 6 for 80 px and the deep head; 0 where the window is too small for it.
+    /// Side of one window's map under the head: 4 for 80 px and the deep head; 0 where the window is too small for it.
     pub const fn head_features(&self) -> usize {
         match self.head {
             HeadKind::Linear => self.window_features(),
-            HeadKind::Deep => {
-                let side = (self.window_features() / 2).saturating_sub(2 * CONTEXT);
-                if side < HIDDEN_SIDE { 0 } else { side }
-            }
+            HeadKind::Deep => (self.window_features() / 2).saturating_sub(2 * CONTEXT),
         }
     }
 
@@ -126,22 +121,17 @@ impl DcnnConfig {
                 })
                 .collect()
         });
+        let kernel = self.head_features();
         let (norm, dropout, deep, [inputs, side]) = match self.head {
             HeadKind::Linear => {
                 let norm = BatchNormConfig::new(FEATURE_CHANNELS).init(device);
-                (Some(norm), DropoutConfig::new(0.2).init(), None, [FEATURE_CHANNELS, self.head_features()])
+                (Some(norm), DropoutConfig::new(0.2).init(), None, [FEATURE_CHANNELS, kernel])
             }
             HeadKind::Deep => {
                 let layer = |_| convolution([FEATURE_CHANNELS; 2], 3).init(device);
                 let context = (0..CONTEXT).map(layer).collect();
-                let hidden = convolution([FEATURE_CHANNELS, HIDDEN], HIDDEN_SIDE).init(device);
-                let margin = self.head_features().saturating_sub(HIDDEN_SIDE) / 2;
-                (
-                    None,
-                    DropoutConfig::new(0.0).init(),
-                    Some(DeepHead { context, hidden, margin }),
-                    [HIDDEN, 1],
-                )
+                let hidden = convolution([FEATURE_CHANNELS, HIDDEN], kernel).init(device);
+                (None, DropoutConfig::new(0.0).init(), Some(DeepHead { context, hidden }), [HIDDEN, 1])
             }
         };
         Dcnn {
@@ -182,16 +172,12 @@ pub struct Dcnn {
 struct DeepHead {
     context: Vec<Conv2d>,
     hidden: Conv2d,
-    /// Places of a window's map on either side of those that the hidden layer reads.
-    margin: usize,
 }
 
 impl DeepHead {
     /// The hidden layer's output before its bend, from the map under it; distance of the windows in model pixels.
     fn hidden(&self, map: Tensor<4>, stride_px: usize) -> Tensor<4> {
-        let [_, _, rows, cols] = map.dims();
-        let middle = map.slice(s![.., .., self.margin..rows - self.margin, self.margin..cols - self.margin]);
-        fully_connected(middle, &self.hidden, stride_px / (2 * POOLING))
+        fully_connected(map, &self.hidden, stride_px / (2 * POOLING))
     }
 }
 
@@ -433,8 +419,8 @@ mod tests {
         let [valid, same] = [Padding::Valid, Padding::Same].map(|padding| paper(padding, HeadKind::Linear));
         assert_eq!((valid.window_features(), same.window_features()), (29, 40));
         let deep = paper(Padding::Valid, HeadKind::Deep);
-        // 29 features, pooled to 14, four convolutions take 8.
-        assert_eq!((deep.head_features(), deep.pooling()), (6, 4));
+        // 29 features, pooled to 14, five convolutions take 10.
+        assert_eq!((deep.head_features(), deep.pooling()), (4, 4));
         let (values, _) = deep.init(&device).forward_windows(Tensor::ones([2, 1, 80, 80], &device));
         assert_eq!(values.dims(), [2, 7]);
     }

@@ -55,7 +55,7 @@ fn burns_layers_give_the_same_maps() {
         (HeadKind::Linear, 48, [61, 83], 6),
         (HeadKind::Linear, 80, [97, 98], 8),
         (HeadKind::Deep, 80, [112, 131], 8),
-        (HeadKind::Deep, 64, [190, 96], 16),
+        (HeadKind::Deep, 72, [190, 96], 12),
     ] {
         let folder = tempfile::tempdir().unwrap();
         write_untrained(folder.path(), Architecture::Dcnn(config(head, window)), 3).unwrap();

@@ -173,8 +173,8 @@ fn windows_that_do_not_fit_are_refused_and_absent_networks_say_nothing() {
         );
     }
     let folder = model(deep(80), 5);
-    let refused = engine(Some(&folder), None, false).dcnn(&noise(96, 96), 4).unwrap_err();
-    assert!(matches!(refused, NetworkError::Stride { stride: 4, multiple: 8 }));
+    let refused = engine(Some(&folder), None, false).dcnn(&noise(96, 96), 6).unwrap_err();
+    assert!(matches!(refused, NetworkError::Stride { stride: 6, multiple: 4 }));
     assert!(loaded.fcnn(&noise(16, 16)).unwrap().is_none());
     let empty = engine(None, None, false);
     assert!(empty.dcnn(&noise(40, 40), 2).unwrap().is_none());

@@ -223,7 +223,7 @@ impl Manifest {
                     "architecture.window_px",
                     config.window_px,
                     |_| config.head_features() > 0,
-                    "70 or more for a deep head without padding",
+                    "66 or more for a deep head without padding",
                 )?;
                 let names: Vec<&str> = self.outputs.iter().map(|output| output.name.as_str()).collect();
                 let found = names.join(", ");

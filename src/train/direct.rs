@@ -155,11 +155,13 @@ mod tests {
                 let networks::Layer::Convolution(convolution) = layer else { continue };
                 let weight = convolution.weight.id;
                 let bias = convolution.bias.as_ref().unwrap().id;
+                // Normalisation carries a pixel that was taken otherwise into every other one.
+                let bound = if normalise { 0.04 } else { 0.01 };
                 let what = format!("layer {index}, {head:?}, normalised: {normalise}");
                 let pick = |of: &GradientsParams| read(of.get::<4>(weight).unwrap()).unwrap();
-                assert_close(&pick(&reference), &pick(&own), 0.01, &what);
+                assert_close(&pick(&reference), &pick(&own), bound, &what);
                 let pick = |of: &GradientsParams| read(of.get::<1>(bias).unwrap()).unwrap();
-                assert_close(&pick(&reference), &pick(&own), 0.01, &what);
+                assert_close(&pick(&reference), &pick(&own), bound, &what);
             }
         }
     }

@@ -219,7 +219,7 @@ impl DcnnTrainSettings {
             return Err(InvalidSetting::new("stride_px", self.stride_px, expected));
         }
         if network.head_features() == 0 {
-            let expected = "a window large enough for its head: 28 px, 70 px for a deep one";
+            let expected = "a window large enough for its head: 28 px, 66 px for a deep one";
             return Err(InvalidSetting::new("window_px", self.window_px, expected));
         }
         Ok(())
