@@ -39,9 +39,15 @@ pub(super) fn columns(shape: (usize, usize), spots: &[Spot], profiles: &[Profile
             for row in around(spot.row - from, reach, height) {
                 let dr = row as f64 + from - spot.row;
                 let half = (reach * reach - dr * dr).max(0.0).sqrt();
-                for col in around(spot.col, half, cols) {
-                    let (height, _) = profile.height_and_per_u(profile.u([dr, col as f64 - spot.col]));
-                    lines[row * cols + col] += (spot.amplitude * height) as f32;
+                let line = &mut lines[row * cols..(row + 1) * cols];
+                let cols = around(spot.col, half, cols);
+                let Some(line) = line.get_mut(cols.clone()) else { continue };
+                let first = [dr, cols.start as f64 - spot.col];
+                for (weight, _, gaussian) in profile.along_row(first) {
+                    let height = spot.amplitude * weight;
+                    line.iter_mut()
+                        .zip(gaussian)
+                        .for_each(|(pixel, value)| *pixel += (height * value) as f32);
                 }
             }
         }

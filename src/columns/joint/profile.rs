@@ -53,6 +53,19 @@ impl Profile {
         (core + tail, -0.5 * (core + tail / SQUARE))
     }
 
+    /// The Gaussians that it is made of, each with its part of the height, the core's variance over its own, and its values along a row from `first` on.
+    pub(super) fn along_row(&self, first: [f64; 2]) -> impl Iterator<Item = (f64, f64, Row)> + use<> {
+        let [_, rc, cc] = self.precision;
+        let u = self.u(first);
+        // u grows along the row by `step` and then by 2 cc more each time.
+        let step = 2.0 * rc * first[0] + cc * (2.0 * first[1] + 1.0);
+        let parts = [(1.0 - self.tail, 1.0), (self.tail, TAIL_RATIO.powi(-2))];
+        parts.into_iter().filter(|(part, _)| *part > NEGLIGIBLE).map(move |(part, narrow)| {
+            let of = |u: f64| (-0.5 * narrow * u).exp();
+            (part, narrow, Row { value: of(u), factor: of(step), curvature: of(2.0 * cc) })
+        })
+    }
+
     /// Height, and its derivative with respect to the offset, 1/px.
     pub(super) fn height_and_slope(&self, [dr, dc]: [f64; 2]) -> (f64, [f64; 2]) {
         let [rr, rc, cc] = self.precision;
@@ -61,9 +74,41 @@ impl Profile {
     }
 }
 
+/// A Gaussian along a row: two products a pixel in place of an exponential.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    value: f64,
+    factor: f64,
+    curvature: f64,
+}
+
+impl Iterator for Row {
+    type Item = f64;
+
+    fn next(&mut self) -> Option<f64> {
+        let value = self.value;
+        self.value *= self.factor;
+        self.factor *= self.curvature;
+        Some(value)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_is_what_its_pixels_are() {
+        let profile = Profile { precision: [0.05, 0.01, 0.03], tail: 0.2 };
+        let rows: Vec<(f64, f64, Row)> = profile.along_row([2.3, -31.4]).collect();
+        assert_eq!(rows.len(), 2);
+        for k in 0..60 {
+            let sum: f64 = rows.iter().map(|&(part, _, mut row)| part * row.nth(k).unwrap()).sum();
+            let (height, _) = profile.height_and_slope([2.3, k as f64 - 31.4]);
+            assert!((sum - height).abs() < 1e-12, "{k}: {sum} {height}");
+        }
+        assert_eq!(Profile { tail: 0.0, ..profile }.along_row([0.0, 0.0]).count(), 1);
+    }
 
     #[test]
     fn derivatives_are_those_of_the_height() {

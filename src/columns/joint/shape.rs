@@ -77,6 +77,8 @@ impl Fitting<'_> {
     /// Normal equations of the pixels of some rows.
     fn band(&self, rows: Range<usize>, cols: Range<usize>) -> Normal {
         let mut gradient = Array3::<f64>::zeros((rows.len(), cols.len(), CONSTANT));
+        let Some(values) = gradient.as_slice_mut() else { return (SMatrix::zeros(), SVector::zeros()) };
+        let line = cols.len() * CONSTANT;
         for spot in self.spots.iter().filter(|spot| spot.amplitude > 0.0) {
             let profile = profile_of(&self.profiles, spot.sublattice);
             let reach = profile.reach_px();
@@ -84,14 +86,20 @@ impl Fitting<'_> {
             for row in around(spot.row - rows.start as f64, reach, rows.len()) {
                 let dr = (row + rows.start) as f64 - spot.row;
                 let half = (reach * reach - dr * dr).max(0.0).sqrt();
-                for col in around(spot.col - cols.start as f64, half, cols.len()) {
-                    let dc = (col + cols.start) as f64 - spot.col;
-                    let (height, per_u) = profile.height_and_per_u(profile.u([dr, dc]));
-                    let mut pixel = gradient.slice_mut(ndarray::s![row, col, ..]);
-                    pixel[at] += spot.amplitude * per_u * dr * dr;
-                    pixel[at + 1] += spot.amplitude * per_u * 2.0 * dr * dc;
-                    pixel[at + 2] += spot.amplitude * per_u * dc * dc;
-                    pixel[HEIGHT + spot.sublattice as usize] += spot.amplitude * height;
+                let reached = around(spot.col - cols.start as f64, half, cols.len());
+                let first = (reached.start + cols.start) as f64 - spot.col;
+                let pixels = &mut values[row * line + reached.start * CONSTANT..];
+                for (part, narrow, gaussian) in profile.along_row([dr, first]) {
+                    let height = spot.amplitude * part;
+                    let pixels = pixels.chunks_exact_mut(CONSTANT).take(reached.len());
+                    for ((k, pixel), value) in pixels.enumerate().zip(gaussian) {
+                        let dc = first + k as f64;
+                        let per_u = -0.5 * narrow * height * value;
+                        pixel[at] += per_u * dr * dr;
+                        pixel[at + 1] += per_u * 2.0 * dr * dc;
+                        pixel[at + 2] += per_u * dc * dc;
+                        pixel[HEIGHT + spot.sublattice as usize] += height * value;
+                    }
                 }
             }
         }
