@@ -253,13 +253,18 @@ impl Recorder {
         // Whatever comes of it, the rest of the session goes on.
         let added = build(self, &staged).and_then(|()| self.session.link(&staged, parent));
         drop(staged);
+        // What went wrong first says more than what follows from it.
+        added.and(self.reopen())
+    }
+
+    /// Takes up everything in a file that was opened anew.
+    fn reopen(&mut self) -> Result<(), SessionError> {
         let file = self.session.get()?;
         self.acks.reopen(file)?;
         self.gaps.reopen(file)?;
         self.events.reopen(file)?;
         self.open.iter_mut().try_for_each(|measurement| measurement.reopen(file))?;
-        self.session.enter_swmr()?;
-        added
+        self.session.enter_swmr()
     }
 
     /// Writes the frame that has waited longest, with its result if it has come. A frame that cannot be written is
