@@ -242,7 +242,8 @@ impl DcnnTrainSettings {
             held_out_frames: 16,
             ..config.schedule.clone()
         };
-        let settings = Self { schedule, ..config };
+        // A finished model has left behind the layer that says where the columns are; a new one would only disturb it.
+        let settings = Self { schedule, columns_weight: 0.0, ..config };
         settings.validate()?;
         Ok(settings)
     }
