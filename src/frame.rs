@@ -122,6 +122,13 @@ pub struct ClassicalCell {
     pub cell_area: f64,
 }
 
+impl ClassicalCell {
+    /// P_x, P_y, a, b, angle and area: what a DCNN regresses, in the order of its outputs.
+    pub const fn quantities(&self) -> [f64; 6] {
+        [self.p_x, self.p_y, self.cell_a, self.cell_b, self.cell_angle, self.cell_area]
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test's own ramp has the length of its shape")]
 impl Frame {

@@ -3,6 +3,7 @@
 use super::say;
 use crate::config::Config;
 use crate::evaluate::accuracy::{self, AccuracySettings};
+use crate::evaluate::columns;
 use crate::evaluate::regression::{self, RegressionSettings};
 use crate::evaluate::table::Table;
 use crate::pipeline::Analyzer;
@@ -20,6 +21,8 @@ const QUICK_FRAMES: usize = 2;
 enum Study {
     /// Errors by dose, direction of the lattice and pixel size, beside the classical measurement.
     Accuracy,
+    /// Columns that the FCNN finds by dose, and how near to the truth they are.
+    Columns,
     /// Predicted against measured, joint distributions, and maps of the differences (Nelson et al., figures 2 to 4).
     Regression,
 }
@@ -79,6 +82,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let tables = match args.study {
         Study::Accuracy => accuracy(args, &mut analyzer)?,
+        Study::Columns => columns(args, &mut analyzer)?,
         Study::Regression => regression(args, &mut analyzer)?,
     };
     if let Some(folder) = &args.out {
@@ -99,7 +103,8 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
 
 type Tables = Vec<(&'static str, Table)>;
 
-fn accuracy(args: &EvaluateArgs, analyzer: &mut Analyzer) -> anyhow::Result<Tables> {
+/// The settings of the studies by dose.
+fn by_dose(args: &EvaluateArgs) -> anyhow::Result<AccuracySettings> {
     let mut settings: AccuracySettings = args.settings()?;
     if args.quick {
         settings.frames = QUICK_FRAMES;
@@ -109,6 +114,19 @@ fn accuracy(args: &EvaluateArgs, analyzer: &mut Analyzer) -> anyhow::Result<Tabl
     }
     settings.frames = args.frames.unwrap_or(settings.frames);
     settings.validate("")?;
+    Ok(settings)
+}
+
+fn columns(args: &EvaluateArgs, analyzer: &mut Analyzer) -> anyhow::Result<Tables> {
+    let settings = by_dose(args)?;
+    let bar = progress(settings.counts.len() * settings.frames, args.json);
+    let table = columns::by_dose(analyzer, &settings, || bar.inc(1))?;
+    bar.finish_and_clear();
+    Ok(vec![("columns_by_dose", table)])
+}
+
+fn accuracy(args: &EvaluateArgs, analyzer: &mut Analyzer) -> anyhow::Result<Tables> {
+    let settings = by_dose(args)?;
     let rows = 2 * settings.counts.len() + settings.rotations + 2 * settings.pixel_sizes_pm.len();
     let bar = progress(rows * settings.frames, args.json);
     let tables = vec![

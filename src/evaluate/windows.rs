@@ -5,7 +5,7 @@ use crate::config::InvalidSetting;
 use crate::frame::Frame;
 use crate::ingest::SourceSettings;
 use crate::ingest::validate::validate;
-use crate::label::{FrameScene, bound};
+use crate::label::{FrameScene, PrecisionBound, bound};
 use crate::polarization::sample_on_grid;
 use crate::simulate::{SimulatedFrame, TrainingRanges, Truth, TruthCell, random_scene, render};
 use ferrostem_proto::{FrameMessage, Grid, ResultMessage};
@@ -60,8 +60,15 @@ pub struct KnownFrame {
     pub truth: Truth,
     /// `[row, col]`.
     pub pixel_sizes_pm: [f64; 2],
-    /// The Cramér–Rao bound of a component of P, pm.
-    pub bound_pm: Option<f64>,
+    /// The Cramér–Rao bounds; none where the columns cannot be told apart at all.
+    pub bound: Option<PrecisionBound>,
+}
+
+impl KnownFrame {
+    /// Edge of a square as large as the first cell, pm; 0 where the frame shows none.
+    pub fn cell_pm(&self) -> f64 {
+        self.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt())
+    }
 }
 
 /// Frame `index` of `shape` in the endless series that `ranges` and `seed` describe; training sees none of them.
@@ -81,7 +88,7 @@ pub fn known_frame(
     let frame = as_frame(&simulated, microscope.pixel_sizes_pm(), index)?;
     let pixel_sizes_pm = microscope.pixel_sizes_pm();
     let bound = bound(&FrameScene::new(&specimen, &microscope), microscope.pixel_size_pm);
-    Ok(KnownFrame { frame, truth: simulated.truth, pixel_sizes_pm, bound_pm: bound.map(|bound| bound.p) })
+    Ok(KnownFrame { frame, truth: simulated.truth, pixel_sizes_pm, bound })
 }
 
 /// As an acquisition that knows its calibration would send it.
@@ -98,12 +105,6 @@ fn as_frame(
     let source = SourceSettings { name: "evaluation".to_owned(), ..SourceSettings::default() };
     let frame = validate(message, &source, "evaluation", 0).map_err(|error| refused(error.to_string()))?;
     Ok(Arc::new(frame))
-}
-
-/// What the image of a cell shows.
-fn shown(cell: &TruthCell) -> [f64; 6] {
-    let (p_x, p_y) = (cell.p_x + cell.mistilt_x, cell.p_y + cell.mistilt_y);
-    [p_x, p_y, cell.cell_a, cell.cell_b, cell.cell_angle, cell.cell_area]
 }
 
 /// The windows of a result that were measured and whose centre lies within `within_cells` edges of an undisturbed
@@ -127,7 +128,15 @@ pub fn known_windows(result: &ResultMessage, truth: &Truth, within_cells: f64, f
             let predicted = maps.map(|map| value(map, i, j));
             let sigma = value(&result.p_sigma, i, j);
             let measured = predicted.iter().all(|v| v.is_finite()) && off_centre <= within_cells;
-            measured.then(|| Window { frame, row, col, off_centre, truth: shown(cell), predicted, sigma })
+            measured.then(|| Window {
+                frame,
+                row,
+                col,
+                off_centre,
+                truth: cell.as_measured().quantities(),
+                predicted,
+                sigma,
+            })
         })
         .collect()
 }

@@ -92,11 +92,6 @@ fn output_specs(settings: &DcnnTrainSettings) -> Vec<OutputSpec> {
     dcnn_outputs(specs)
 }
 
-/// In the order of the outputs.
-const fn quantities(cell: &ClassicalCell) -> [f64; 6] {
-    [cell.p_x, cell.p_y, cell.cell_a, cell.cell_b, cell.cell_angle, cell.cell_area]
-}
-
 /// How much a frame counts, 0 to 1.
 fn weight(sample: &Sample) -> f32 {
     sample.peak_counts.map_or(1.0, |counts| counts / (counts + HALF_WEIGHT_COUNTS)) as f32
@@ -218,7 +213,7 @@ impl DcnnTask {
         for (index, (cell, weight)) in weights.enumerate() {
             let Some(cell) = cell else { continue };
             let (n, i, j) = (index / (side * side), index / side % side, index % side);
-            for (k, (value, spec)) in quantities(cell).into_iter().zip(&self.outputs).enumerate() {
+            for (k, (value, spec)) in cell.quantities().into_iter().zip(&self.outputs).enumerate() {
                 if value.is_finite() {
                     learns[[n, k, i, j]] = weight;
                     targets[[n, k, i, j]] = ((value - spec.mean) / spec.scale) as f32;
@@ -352,7 +347,7 @@ impl DcnnTask {
             };
             for (window, cell) in windows.cells.into_iter().enumerate() {
                 let Some(cell) = cell else { continue };
-                for (k, truth) in quantities(cell).into_iter().enumerate() {
+                for (k, truth) in cell.quantities().into_iter().enumerate() {
                     if let (Some(errors), Some(value)) = (judged.errors.get_mut(k), physical(k, window)) {
                         errors.push(value - truth);
                     }

@@ -273,7 +273,7 @@ enum Turn {
 }
 
 impl Sample {
-    /// The square of `side` px that begins at `corner`; it keeps what lies within a cell's length outside of it.
+    /// The square of `side` px that begins at `corner`, with all that is known of the frame: cells and columns outside of it too.
     fn square(&self, corner: [usize; 2], side: usize) -> Self {
         let [top, left] = corner;
         let pixels = self.pixels.slice(s![top..top + side, left..left + side]).to_owned();

@@ -67,7 +67,8 @@ def planted():
 def simulate(ferrostem, folder, counts, tails, seed):
     rng = np.random.default_rng(seed)
     y, x = rng.uniform(0, CELL_PM * 1e-3, 2)
-    name = Path(folder) / f"{counts}_{tails}_{seed}"
+    # No dot in the name: with_suffix would take what follows it for a suffix.
+    name = Path(folder) / f"{counts}_{100 * tails:.0f}_{seed}"
     scene = SCENE.format(cell=CELL_PM, rotation=ROTATION, tails=tails, px=P[0], py=P[1], size=SIZE, pixel=PIXEL_PM,
                          counts=float(counts), seed=seed, x=x, y=y)
     name.with_suffix(".toml").write_text(scene)
