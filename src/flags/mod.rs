@@ -5,6 +5,7 @@
 //! - [`walls`]: domain walls; - [`candidates`]: all of it ranked; - [`tracker`]: the same site keeps its id.
 
 pub mod candidates;
+pub mod expression;
 pub mod geometry;
 pub mod mistilt;
 pub mod ood;
