@@ -33,6 +33,18 @@ pub fn grid_centre(grid: &GridSpec, row: usize, col: usize) -> PixelPosition {
     PixelPosition { row: grid.row0 + row as f64 * grid.step_row, col: grid.col0 + col as f64 * grid.step_col }
 }
 
+/// The window of a grid whose centre is nearest to `px`; `None` more than half a step outside the grid.
+pub fn grid_index(grid: &GridSpec, px: PixelPosition) -> Option<[usize; 2]> {
+    let index = |position: f64, first: f64, step: f64, count: u32| {
+        let index = ((position - first) / step).round();
+        (index >= 0.0 && index < f64::from(count)).then_some(index as usize)
+    };
+    Some([
+        index(px.row, grid.row0, grid.step_row, grid.rows)?,
+        index(px.col, grid.col0, grid.step_col, grid.cols)?,
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,6 +189,8 @@ mod tests {
             score: 1.0,
             p_value: f64::NAN,
             reason: String::new(),
+            region: None,
+            expression: None,
         }
     }
 
