@@ -3,10 +3,11 @@
 //!
 //! - [`ood`]: windows unlike the training set; - [`mistilt`]: tiles whose P has an offset that symmetry forbids;
 //! - [`walls`]: domain walls; - [`vortices`]: what P turns around; - [`asked`]: what the config's [`expression`]s ask for;
-//! - [`candidates`]: all of it ranked; - [`tracker`]: the same site keeps its id.
+//! - [`candidates`]: all of it ranked; - [`tracker`]: the same site keeps its id, wherever the specimen [`drift`]s.
 
 pub mod asked;
 pub mod candidates;
+pub mod drift;
 pub mod expression;
 pub mod geometry;
 pub mod mistilt;

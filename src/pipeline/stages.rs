@@ -3,7 +3,7 @@
 use super::result::{self, Finished};
 use crate::columns::{ColumnError, ColumnSettings, find_columns, refine_columns};
 use crate::config::{Config, InvalidSetting};
-use crate::flags::tracker::Tracker;
+use crate::flags::tracker::{Sighting, Tracker};
 use crate::flags::{self, Evidence, FlagSettings, Reference};
 use crate::frame::{Fields, Frame, PolarizationMaps};
 use crate::ingest::PixelSize;
@@ -235,7 +235,8 @@ pub fn finish(
     let evidence = Evidence { frame: &frame, fields: &fields, calibration: &calibration, lattice_angle_rad };
     let mut flagged = flags::evaluate(&evidence, reference, &stages.flags);
     let model = models.dcnn.as_ref().or(models.fcnn.as_ref()).map_or("", |model| model.name.as_str());
-    let candidates = tracker.track(std::mem::take(&mut flagged.sites), &frame, model, super::now_ns());
+    let sighting = Sighting { frame: &frame, calibration: &calibration, model, now_ns: super::now_ns() };
+    let candidates = tracker.track(std::mem::take(&mut flagged.sites), &sighting);
     watch.lap("flags");
     Ok(result::assemble(
         Finished { frame: &frame, fields: &fields, flagged, candidates, calibration, models },
