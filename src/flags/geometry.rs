@@ -54,6 +54,18 @@ mod tests {
     }
 
     #[test]
+    fn windows_are_found_by_their_centres() {
+        let grid = GridSpec { row0: 10.0, col0: 20.0, step_row: 8.0, step_col: 4.0, rows: 3, cols: 5 };
+        for (i, j) in [(0, 0), (2, 4), (1, 3)] {
+            let PixelPosition { row, col } = grid_centre(&grid, i, j);
+            assert_eq!(grid_index(&grid, PixelPosition { row: row + 3.9, col: col - 1.9 }), Some([i, j]));
+        }
+        for (row, col) in [(5.9, 20.0), (30.1, 20.0), (10.0, 17.9), (10.0, 38.1), (f64::NAN, 20.0)] {
+            assert_eq!(grid_index(&grid, PixelPosition { row, col }), None, "{row}, {col}");
+        }
+    }
+
+    #[test]
     fn worked_cases() {
         let quarter = std::f64::consts::FRAC_PI_2;
         // rotation, pixel size [row, col], px -> expected (y, x) fraction and (x, y) nm; frame 100 x 200 px.
@@ -64,6 +76,25 @@ mod tests {
             // A scan turned by a quarter turn counter-clockwise: its right points up in the specimen.
             (quarter, [20.0, 10.0], (49.5, 199.5), (0.5, 1.0), (0.0, -1.0)),
             (quarter, [20.0, 10.0], (99.5, 99.5), (1.0, 0.5), (1.0, 0.0)),
+            // Clockwise: its right points down. Upside down: both axes point the other way.
+            (-quarter, [20.0, 10.0], (49.5, 199.5), (0.5, 1.0), (0.0, 1.0)),
+            (2.0 * quarter, [20.0, 10.0], (0.0, 0.0), (0.005, 0.0025), (0.995, 0.99)),
+            // 30°, 2 nm to the right and 1 nm down: 2 cos 30° + 1 sin 30° and 1 cos 30° - 2 sin 30°.
+            (
+                quarter / 3.0,
+                [20.0, 20.0],
+                (99.5, 199.5),
+                (1.0, 1.0),
+                (2.232_050_807_568_877, -0.133_974_596_215_561),
+            ),
+            // 60° on pixels 40 pm high and 10 pm wide, 1 nm to the right and 2 nm down: cos 60° + 2 sin 60°, 2 cos 60° - sin 60°.
+            (
+                2.0 * quarter / 3.0,
+                [40.0, 10.0],
+                (99.5, 199.5),
+                (1.0, 1.0),
+                (2.232_050_807_568_877, 0.133_974_596_215_561),
+            ),
         ];
         for (rotation, [row_pm, col_pm], (row, col), (y, x), (x_nm, y_nm)) in cases {
             let frame = Frame::blank(100, 200, rotation);
