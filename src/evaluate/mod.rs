@@ -1,6 +1,7 @@
 //! How good the networks are, as tables and figures: the papers' studies, on simulated frames whose truth is known.
 //!
 //! - [`accuracy`]: errors of P and the cell by dose, beside the Cramér–Rao bound and the classical measurement.
+//! - [`closed_loop`]: a controller that follows candidates against raster and random search.
 //! - [`regression`]: predicted against true, joint distributions, maps (Nelson et al., figures 2 to 4).
 //! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
 //! - [`table`]: one table, written as CSV, JSON and Markdown.
@@ -8,6 +9,7 @@
 //! A study is a function of its settings and a seed; files are written by whoever asked for it.
 
 pub mod accuracy;
+pub mod closed_loop;
 pub mod regression;
 pub mod table;
 pub mod windows;

@@ -255,9 +255,12 @@ fn correlation(before: &Array2<Complex<f32>>, after: &Array2<Complex<f32>>) -> A
 /// pixel, and the height, made good for how much less the tapered frames overlap at that shift.
 fn peaks(surface: &Array2<f32>, middle: [f64; 2], reach: [f64; 2]) -> Vec<([f64; 2], f64)> {
     let (rows, cols) = surface.dim();
+    // The slope of the taper pulls peaks to the middle, and must not make one of nothing at the far end.
+    let overlap = |position: i64, length: usize| taper_overlap(position as f64, length);
     let at = |row: i64, col: i64| {
         let index = |position: i64, length: usize| position.rem_euclid(length as i64) as usize;
-        f64::from(surface[[index(row, rows), index(col, cols)]])
+        let value = f64::from(surface[[index(row, rows), index(col, cols)]]);
+        value / (overlap(row, rows) * overlap(col, cols)).max(0.2)
     };
     let span = |axis: usize| {
         (middle[axis] - reach[axis]).floor() as i64..=(middle[axis] + reach[axis]).ceil() as i64
@@ -272,9 +275,7 @@ fn peaks(surface: &Array2<f32>, middle: [f64; 2], reach: [f64; 2]) -> Vec<([f64;
                     row as f64 + vertex(at(row - 1, col), height, at(row + 1, col)),
                     col as f64 + vertex(at(row, col - 1), height, at(row, col + 1)),
                 ];
-                let overlap = taper_overlap(shift[0], rows) * taper_overlap(shift[1], cols);
-                // The slope of the taper must not make a peak of nothing at the far end.
-                found.push((shift, height / overlap.max(0.2)));
+                found.push((shift, height));
             }
         }
     }

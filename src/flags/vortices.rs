@@ -8,7 +8,6 @@
 //! unmeasured window lies on, or one whose P is not significant, as across a 180° wall, says nothing.
 
 use super::Evidence;
-use super::geometry::grid_centre;
 use super::ood::OodEvidence;
 use super::regions::regions;
 use crate::config::InvalidSetting;
@@ -64,7 +63,7 @@ pub struct Vortex {
 /// A turn from one window to the next above this is ambiguous, rad.
 const MAX_STEP_RAD: f64 = PI * 140.0 / 180.0;
 
-/// All of them. Loops with the same winding whose centres touch surround one core; it lies in their middle.
+/// All of them. Loops with the same winding whose centres touch surround one core; it lies in the middle of the smallest that do.
 pub(super) fn find(evidence: &Evidence<'_>, ood: &OodEvidence, settings: &VortexSettings) -> Vec<Vortex> {
     let Some(maps) = &evidence.fields.polarization else { return Vec::new() };
     let grid = &evidence.fields.grid;
@@ -84,49 +83,75 @@ pub(super) fn find(evidence: &Evidence<'_>, ood: &OodEvidence, settings: &Vortex
     let direction = Array2::from_shape_fn(maps.p_x.dim(), |at| {
         if significance[at].is_nan() { f64::NAN } else { f64::from(maps.p_y[at]).atan2(maps.p_x[at].into()) }
     });
-    let winding = windings(&direction, reach);
+    let sums = [Sums::new(&direction, [0, 1]), Sums::new(&direction, [1, 0])];
+    let winding = windings(&sums, reach);
     [1, -1]
         .into_iter()
         .flat_map(|sign| regions(&winding.mapv(|turns| u8::from(turns.signum() == sign))))
         .filter_map(|centres| {
-            let count = centres.len() as f64;
-            let mean = |axis: usize| centres.iter().map(|at| at[axis] as f64).sum::<f64>() / count;
-            let corner = grid_centre(grid, 0, 0);
-            let px = PixelPosition {
-                row: corner.row + mean(0) * grid.step_row,
-                col: corner.col + mean(1) * grid.step_col,
-            };
+            let turns = *winding.get(*centres.first()?)?;
+            let [row, col] = core(&sums, &centres, turns, reach);
+            let px =
+                PixelPosition { row: grid.row0 + row * grid.step_row, col: grid.col0 + col * grid.step_col };
             let clearest = centres.iter().map(|&at| weakest(&significance, at, reach)).fold(0.0, f64::max);
-            let winding = *winding.get(*centres.first()?)?;
-            Some(Vortex { px, winding, significance: clearest })
+            Some(Vortex { px, winding: turns, significance: clearest })
         })
         .collect()
 }
 
-/// Turns of `direction` (rad, NaN = unknown) round the loops of half-sides `[row, col]` windows around each window; 0 where a
-/// loop leaves the grid or its winding is not known. From the right over down, as angles with y down are counted.
-fn windings(direction: &Array2<f64>, [reach_row, reach_col]: [usize; 2]) -> Array2<i32> {
-    let along_row = Sums::new(direction, [0, 1]);
-    let along_col = Sums::new(direction, [1, 0]);
-    let (rows, cols) = direction.dim();
-    Array2::from_shape_fn((rows, cols), |(i, j)| {
-        let (Some(top), Some(left)) = (i.checked_sub(reach_row), j.checked_sub(reach_col)) else { return 0 };
-        let (bottom, right) = (i + reach_row, j + reach_col);
-        if bottom >= rows || right >= cols {
-            return 0;
+/// What loops of half-sides `reach` around `centres` surround, in windows: smaller ones are tried as long as they turn alike,
+/// for near the border of the grid the larger ones have centres on one side of the core alone.
+fn core(sums: &[Sums; 2], centres: &[[usize; 2]], turns: i32, reach: [usize; 2]) -> [f64; 2] {
+    let mut half = reach;
+    let mut around = centres.to_vec();
+    while half != [1, 1] {
+        let smaller = half.map(|windows| windows.saturating_sub(1).max(1));
+        // The core is inside all loops, and inside a smaller one that turns.
+        let near = |axis: usize| {
+            let places = || around.iter().map(|at| at[axis]);
+            let (first, last) = (places().min().unwrap_or(0), places().max().unwrap_or(0));
+            last.saturating_sub(half[axis] + smaller[axis])..=first + half[axis] + smaller[axis]
+        };
+        let (rows, cols) = (near(0), near(1));
+        let turning: Vec<[usize; 2]> = rows
+            .flat_map(|i| cols.clone().map(move |j| [i, j]))
+            .filter(|&at| winding_at(sums, at, smaller) == turns)
+            .collect();
+        if turning.is_empty() {
+            break;
         }
-        let sides = [
-            along_row.between([top, left], [top, right]),
-            along_col.between([top, right], [bottom, right]),
-            along_row.between([bottom, left], [bottom, right]).map(|turn| -turn),
-            along_col.between([top, left], [bottom, left]).map(|turn| -turn),
-        ];
-        let total: Option<f64> = sides.into_iter().sum();
-        total.map_or(0, |total| (total / TAU).round() as i32)
-    })
+        (around, half) = (turning, smaller);
+    }
+    let mean = |axis: usize| around.iter().map(|at| at[axis] as f64).sum::<f64>() / around.len() as f64;
+    [mean(0), mean(1)]
 }
 
-/// Turns between neighbours along one axis, summed from the grid's edge, so that any stretch of it is one subtraction.
+/// Turns round the loops of half-sides `[row, col]` windows around each window; 0 where a loop leaves the grid or its winding is
+/// not known.
+fn windings(sums: &[Sums; 2], reach: [usize; 2]) -> Array2<i32> {
+    Array2::from_shape_fn(sums[0].turn.dim(), |(i, j)| winding_at(sums, [i, j], reach))
+}
+
+/// From the right over down, as angles with y down are counted.
+fn winding_at(sums: &[Sums; 2], [i, j]: [usize; 2], [reach_row, reach_col]: [usize; 2]) -> i32 {
+    let [along_row, along_col] = sums;
+    let (rows, cols) = along_row.turn.dim();
+    let (Some(top), Some(left)) = (i.checked_sub(reach_row), j.checked_sub(reach_col)) else { return 0 };
+    let (bottom, right) = (i + reach_row, j + reach_col);
+    if bottom >= rows || right >= cols {
+        return 0;
+    }
+    let sides = [
+        along_row.between([top, left], [top, right]),
+        along_col.between([top, right], [bottom, right]),
+        along_row.between([bottom, left], [bottom, right]).map(|turn| -turn),
+        along_col.between([top, left], [bottom, left]).map(|turn| -turn),
+    ];
+    let total: Option<f64> = sides.into_iter().sum();
+    total.map_or(0, |total| (total / TAU).round() as i32)
+}
+
+/// Turns of the direction (rad, NaN = unknown) from neighbour to neighbour along one axis, summed from the grid's edge, so that any stretch of it is one subtraction.
 struct Sums {
     turn: Array2<f64>,
     /// Neighbours whose turn is not known, counted likewise.
@@ -166,6 +191,7 @@ fn weakest(significance: &Array2<f64>, [i, j]: [usize; 2], [reach_row, reach_col
 
 #[cfg(test)]
 mod tests {
+    use super::super::geometry::grid_centre;
     use super::super::testing::{Scenery, no_ood};
     use super::*;
     use rand::{RngExt, SeedableRng};
@@ -216,7 +242,8 @@ mod tests {
                 (angle + rng.random_range(-0.3..0.3) + PI).rem_euclid(TAU) - PI
             });
             let reach = [1 + case % 3, 1 + case % 2];
-            let found = windings(&direction, reach);
+            let sums = [Sums::new(&direction, [0, 1]), Sums::new(&direction, [1, 0])];
+            let found = windings(&sums, reach);
             for ((i, j), &winding) in found.indexed_iter() {
                 assert_eq!(winding, walked(&direction, [i, j], reach), "case {case} at {i}, {j}");
                 turning += u32::from(winding != 0);

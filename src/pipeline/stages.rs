@@ -14,6 +14,7 @@ use crate::preprocess::{
     CalibrationHints, ModelInput, PreparedFrame, PreprocessError, PreprocessSettings, Windows,
     estimate_lattice, prepare,
 };
+use ferrostem_proto::control::Verdict;
 use ferrostem_proto::{Calibration, CalibrationSource, GridSpec, ModelIds, ResultMessage};
 use ndarray::{Array3, Zip};
 use std::collections::HashMap;
@@ -292,6 +293,11 @@ impl Analyzer {
 
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What a controller made of a candidate, as on the control lane; whether the candidate is known.
+    pub fn acknowledge(&mut self, candidate_id: u64, verdict: Verdict) -> bool {
+        self.tracker.acknowledge(candidate_id, verdict)
     }
 
     /// # Errors
