@@ -144,7 +144,7 @@ fn regression(args: &EvaluateArgs, analyzer: &mut Analyzer) -> anyhow::Result<Ta
 fn closed_loop(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
     let settings: LoopSettings = if args.quick { LoopSettings::quick() } else { args.settings()? };
     settings.validate("")?;
-    let bar = progress(3 * settings.budget(), args.json);
+    let bar = progress(2 * settings.budget(), args.json);
     let study = closed_loop::study(|| Ok(Analyzer::new(config)?), &settings, || bar.inc(1))?;
     bar.finish_and_clear();
     if let Some(folder) = &args.out {

@@ -75,6 +75,7 @@ impl Study {
             .flat_map(|curve| {
                 ["found", "reported"].map(|what| format!("{what} by {}", curve.strategy.name()))
             })
+            .filter(|name| name != "reported by random")
             .collect();
         let mut headings: Vec<(&str, usize)> = vec![("frames", 0)];
         headings.extend(names.iter().map(|name| (name.as_str(), 2)));
@@ -84,7 +85,12 @@ impl Study {
         for frame in 0..self.settings.budget() {
             let at = |values: &[f64]| Entry::from(values.get(frame).copied().unwrap_or(f64::NAN));
             let mut row = vec![Entry::from(frame + 1)];
-            row.extend(self.curves.iter().flat_map(|curve| [at(&curve.found), at(&curve.reported)]));
+            for curve in &self.curves {
+                row.push(at(&curve.found));
+                if curve.strategy != Strategy::Random {
+                    row.push(at(&curve.reported));
+                }
+            }
             row.extend(self.random_spread.get(frame).into_iter().flatten().map(|count| Entry::from(*count)));
             table.push(row);
         }

@@ -77,14 +77,12 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Searches until the frames are used up or everything is found.
+    /// Searches until the frames are used up or everything is found: details in turn, or where the pipeline's candidates lead.
     pub fn run(&mut self, strategy: Strategy, each: &mut impl FnMut()) -> Result<(), EvaluateError> {
-        let places = match strategy {
-            Strategy::Candidates => return self.follow(each),
-            Strategy::Raster => raster(self.settings, self.settings.detail_pm),
-            Strategy::Random => random_places(self.settings, 0),
-        };
-        for center_nm in places {
+        if strategy == Strategy::Candidates {
+            return self.follow(each);
+        }
+        for center_nm in raster(self.settings, self.settings.detail_pm) {
             if self.is_over() {
                 break;
             }
@@ -243,20 +241,35 @@ fn random_places(settings: &LoopSettings, run: u64) -> Vec<[f64; 2]> {
 }
 
 /// Defects that random searches find after each frame: their mean, and the fewest and the most. The specimen rests.
-pub(super) fn random_average(field: &Field, settings: &LoopSettings) -> (Vec<f64>, Vec<[f64; 2]>) {
-    let budget = settings.budget();
+pub(super) fn random_average(field: &Field, settings: &LoopSettings) -> (Curve, Vec<[f64; 2]>) {
+    let (budget, runs) = (settings.budget(), settings.random_runs.max(1));
     let (mut mean, mut spread) = (vec![0.0; budget], vec![[f64::INFINITY, 0.0]; budget]);
-    for run in 0..settings.random_runs.max(1) {
+    let mut hits = 0;
+    for run in 0..runs {
         let mut found = vec![false; field.planted.len()];
-        for (frame, center_nm) in random_places(settings, run as u64).into_iter().enumerate() {
+        let records = mean.iter_mut().zip(&mut spread);
+        for (center_nm, (mean, spread)) in random_places(settings, run as u64).into_iter().zip(records) {
             let seen = field.scan(center_nm, settings.detail_pm);
+            let mut hit = false;
             for (planted, found) in field.planted.iter().zip(&mut found) {
-                *found |= shows(&seen, planted.at_nm);
+                let shown = shows(&seen, planted.at_nm);
+                hit |= shown;
+                *found |= shown;
             }
+            hits += usize::from(hit);
             let count = found.iter().filter(|found| **found).count() as f64;
-            mean[frame] += count / settings.random_runs.max(1) as f64;
-            spread[frame] = [spread[frame][0].min(count), spread[frame][1].max(count)];
+            *mean += count / runs as f64;
+            *spread = [spread[0].min(count), spread[1].max(count)];
         }
     }
-    (mean, spread)
+    let curve = Curve {
+        strategy: Strategy::Random,
+        found: mean,
+        reported: Vec::new(),
+        found_in: Vec::new(),
+        reported_in: Vec::new(),
+        details: budget * runs,
+        hits,
+    };
+    (curve, spread)
 }

@@ -39,10 +39,16 @@ fn frames(scene: &Scene, at: &[Microscope]) -> Vec<(Frame, [f64; 2])> {
 /// The largest error of the drift since the first frame, nm.
 fn worst(frames: &[(Frame, [f64; 2])], pixel_size_pm: [f64; 2]) -> f64 {
     let mut motion = Motion::default();
-    let start = frames[0].1;
+    let (first, start) = (&frames[0].0, frames[0].1);
+    // A site is scanned later where it drifts down the frame: for D a frame, of a height H, 1 / (1 - D / H) frames later.
+    let (sin, cos) = first.scan.rotation_rad.sin_cos();
+    let [y, x] = [0, 1].map(|axis| frames[1].1[axis] - start[axis]);
+    let height_nm = first.pixels.nrows() as f64 * pixel_size_pm[0] / 1000.0;
+    let later = 1.0 / (1.0 - (y * cos + x * sin) / height_nm);
     let errors = frames.iter().map(|(frame, drift)| {
         let found = motion.follow(&Look { frame, pixel_size_pm, sites_nm: &[] }, 0.5);
-        (found[0] - drift[0] + start[0]).hypot(found[1] - drift[1] + start[1])
+        let expected = [0, 1].map(|axis| later * (drift[axis] - start[axis]));
+        (found[0] - expected[0]).hypot(found[1] - expected[1])
     });
     errors.fold(0.0, f64::max)
 }
