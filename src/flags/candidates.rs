@@ -266,7 +266,7 @@ fn vortex_finding(vortex: &Vortex) -> Finding {
         "{name}: P turns {times}{back} around it (|P| at least {:.1} sigma on the way)",
         vortex.significance
     );
-    let score = VORTEX_SCORE * (1.0 - (-vortex.significance / 2.0).exp());
+    let score = VORTEX_SCORE * (1.0 - (-vortex.significance).exp());
     let kind = CandidateKind::Vortex;
     Finding { kind, px: vortex.px, score, p_value: f64::NAN, reason, region: None, expression: None }
 }
