@@ -397,6 +397,22 @@ mod tests {
     }
 
     #[test]
+    fn an_expression_that_is_none_refuses_to_start_and_says_where_it_is_wrong() {
+        let with = |expression: &str| {
+            load(&[&format!("flags.candidates.expressions=[{{name='a',expression='{expression}'}}]")])
+        };
+        let message = |expression: &str| with(expression).unwrap_err().to_string();
+        let open = message("p > (40");
+        assert!(open.contains("flags.candidates.expressions[0].expression"), "{open}");
+        assert!(open.contains("\"p > (40\", character 8: expected \")\""), "{open}");
+        let unknown = message("p > 40 && q_x < 1");
+        assert!(unknown.contains("character 11: expected one of p_x, p_y, p,"), "{unknown}");
+        let config = with("p > 40 && ood_p_value > 0.01").unwrap();
+        let table = config.to_toml().unwrap().parse::<toml::Table>().unwrap();
+        assert_eq!(Config::from_table(table).unwrap(), config);
+    }
+
+    #[test]
     fn a_resolved_config_reads_back_the_same() {
         let config =
             load(&["sources=[{name=\"a\",endpoint=\"tcp://127.0.0.1:9\",pattern=\"pull\"}]"]).unwrap();

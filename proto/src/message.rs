@@ -148,6 +148,10 @@ pub enum CandidateKind {
     DomainWall,
     Mistilt,
     Column,
+    /// P turns once around it: a vortex, or a junction of domain walls.
+    Vortex,
+    /// Where an expression of the user's config holds.
+    Expression,
 }
 
 /// A position in frame pixels (integer = pixel centre).

@@ -25,6 +25,8 @@ wire_names!(CandidateKind {
     DomainWall = "domain_wall",
     Mistilt = "mistilt",
     Column = "column",
+    Vortex = "vortex",
+    Expression = "expression",
 });
 wire_names!(CalibrationSource { Frame = "frame", Config = "config", Lattice = "lattice", None = "none" });
 

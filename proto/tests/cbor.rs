@@ -354,3 +354,16 @@ fn a_result_that_contradicts_itself_is_refused_on_both_sides() {
     let error = decode_results(&wrong.into(), &Limits::default()).unwrap_err();
     assert!(matches!(&error, DecodeError::Type { field, .. } if field == "p_x"), "{error}");
 }
+
+#[test]
+fn candidates_of_unknown_kinds_are_left_out_and_the_others_read() {
+    use ferrostem_proto::{CandidateKind, ResultsMessage};
+    let golden = include_bytes!("../golden/candidates_kinds.cbor");
+    let at = golden.windows(6).position(|window| window == b"vortex").unwrap();
+    let later = Bytes::from([&golden[..at], b"zigzag", &golden[at + 6..]].concat());
+    let ResultsMessage::Candidates(read) = decode_results(&later, &Limits::default()).unwrap() else {
+        panic!("candidates")
+    };
+    let kinds: Vec<CandidateKind> = read.candidates.iter().map(|candidate| candidate.kind).collect();
+    assert_eq!(kinds, [CandidateKind::Expression]);
+}

@@ -3,6 +3,7 @@
 use super::say;
 use crate::config::Config;
 use crate::evaluate::accuracy::{self, AccuracySettings};
+use crate::evaluate::closed_loop::{self, LoopSettings};
 use crate::evaluate::columns;
 use crate::evaluate::regression::{self, RegressionSettings};
 use crate::evaluate::table::Table;
@@ -25,6 +26,8 @@ enum Study {
     Columns,
     /// Predicted against measured, joint distributions, and maps of the differences (Nelson et al., figures 2 to 4).
     Regression,
+    /// Frames until planted defects are found: a controller that follows candidates, raster and random search.
+    Loop,
 }
 
 #[derive(Debug, Args)]
@@ -76,14 +79,15 @@ impl EvaluateArgs {
 }
 
 pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
-    let mut analyzer = Analyzer::new(&args.config()?)?;
+    let config = args.config()?;
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     let tables = match args.study {
-        Study::Accuracy => accuracy(args, &mut analyzer)?,
-        Study::Columns => columns(args, &mut analyzer)?,
-        Study::Regression => regression(args, &mut analyzer)?,
+        Study::Columns => columns(args, &mut Analyzer::new(&config)?)?,
+        Study::Accuracy => accuracy(args, &mut Analyzer::new(&config)?)?,
+        Study::Regression => regression(args, &mut Analyzer::new(&config)?)?,
+        Study::Loop => closed_loop(args, &config)?,
     };
     if let Some(folder) = &args.out {
         for (name, table) in &tables {
@@ -153,6 +157,18 @@ fn regression(args: &EvaluateArgs, analyzer: &mut Analyzer) -> anyhow::Result<Ta
         figures(&study, folder)?;
     }
     Ok(vec![("regression", study.table())])
+}
+
+fn closed_loop(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
+    let settings: LoopSettings = if args.quick { LoopSettings::quick() } else { args.settings()? };
+    settings.validate("")?;
+    let bar = progress(2 * settings.budget(), args.json);
+    let study = closed_loop::study(|| Ok(Analyzer::new(config)?), &settings, || bar.inc(1))?;
+    bar.finish_and_clear();
+    if let Some(folder) = &args.out {
+        study.draw(folder)?;
+    }
+    Ok(vec![("loop", study.summary()), ("loop_defects", study.defects()), ("loop_curve", study.curve())])
 }
 
 fn figures(study: &regression::Study, folder: &Path) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! - [`accuracy`]: errors of P and the cell by dose, beside the Cramér–Rao bound and the classical measurement.
 //! - [`columns`]: columns that the FCNN finds, and their positions beside the bound.
+//! - [`closed_loop`]: a controller that follows candidates against raster and random search.
 //! - [`regression`]: predicted against true, joint distributions, maps (Nelson et al., figures 2 to 4).
 //! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
 //! - [`table`]: one table, written as CSV, JSON and Markdown.
@@ -9,6 +10,7 @@
 //! A study is a function of its settings and a seed; files are written by whoever asked for it.
 
 pub mod accuracy;
+pub mod closed_loop;
 pub mod columns;
 pub mod regression;
 pub mod table;

@@ -83,6 +83,8 @@ pub const fn kind(kind: CandidateKind) -> (Rgb, &'static str) {
         CandidateKind::DomainWall => ([64, 196, 255], "domain wall"),
         CandidateKind::Mistilt => ([255, 214, 0], "mistilt"),
         CandidateKind::Column => ([105, 240, 174], "column"),
+        CandidateKind::Vortex => ([234, 128, 252], "vortex"),
+        CandidateKind::Expression => ([255, 171, 64], "expression"),
     }
 }
 

@@ -169,14 +169,17 @@ impl<'a> Scene<'a> {
     }
 
     pub fn kind_keys(&self) -> Block {
-        let kinds =
-            [CandidateKind::Ood, CandidateKind::DomainWall, CandidateKind::Mistilt, CandidateKind::Column];
+        use CandidateKind::{Column, DomainWall, Expression, Mistilt, Ood, Vortex};
         let key = |kind| {
             let (rgb, name) = colour::kind(kind);
             let count = self.result.candidates.iter().filter(|c| c.kind == kind).count();
-            Key { swatch: Swatch::Ring(rgb), text: format!("{name}: {count}") }
+            // Vortices and the user's expressions are rare: named where there are any.
+            let rare = matches!(kind, Vortex | Expression);
+            let key = Key { swatch: Swatch::Ring(rgb), text: format!("{name}: {count}") };
+            (!rare || count > 0).then_some(key)
         };
-        Block::Keys { title: "Kinds of site".into(), keys: kinds.map(key).into() }
+        let kinds = [Ood, DomainWall, Mistilt, Column, Vortex, Expression];
+        Block::Keys { title: "Kinds of site".into(), keys: kinds.into_iter().filter_map(key).collect() }
     }
 
     pub fn sheet(&self, panels: Vec<Panel>, legend: Vec<Block>, (legend_width, unit): (f32, f32)) -> Sheet {

@@ -1,9 +1,13 @@
 //! From flags to a short ranked list of sites for the controller.
 
 use super::Evidence;
-use super::geometry::{grid_centre, locate};
+use super::asked::{self, NamedExpression};
+use super::geometry::{grid_centre, grid_index, locate};
 use super::mistilt::{MistiltMap, TileState};
 use super::ood::OodEvidence;
+use super::regions::{labels, regions, spread};
+use super::selection;
+use super::vortices::Vortex;
 use super::walls::WallPoint;
 use crate::config::InvalidSetting;
 use crate::frame::Sublattice;
@@ -13,43 +17,62 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 /// How many sites, and how far apart.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CandidateSettings {
     /// At most this many sites a frame.
     pub max_sites: usize,
-    /// At most this many of one kind, so that ten candidates are not one wall.
+    /// At most this many of one kind; each expression is a kind of its own.
     pub max_per_kind: usize,
+    /// At most this many of one connected wall or tilted area, so that ten candidates are not one wall.
+    pub max_per_region: usize,
     /// Sites nearer to each other than this are one, nm.
     pub separation_nm: f64,
+    /// Sites of one connected wall or tilted area are at least this far apart, nm.
+    pub region_separation_nm: f64,
     /// An out-of-distribution region needs this many neighbouring windows.
     pub min_ood_windows: usize,
+    /// What else the user wants to be led to.
+    pub expressions: Vec<NamedExpression>,
 }
 
 impl Default for CandidateSettings {
     fn default() -> Self {
-        Self { max_sites: 10, max_per_kind: 4, separation_nm: 1.0, min_ood_windows: 2 }
+        Self {
+            max_sites: 10,
+            max_per_kind: 4,
+            max_per_region: 2,
+            separation_nm: 1.0,
+            region_separation_nm: 4.0,
+            min_ood_windows: 2,
+            expressions: Vec::new(),
+        }
     }
 }
 
 impl CandidateSettings {
     pub(super) fn validate(&self, prefix: &str) -> Result<(), InvalidSetting> {
-        for (key, value) in [("max_sites", self.max_sites), ("max_per_kind", self.max_per_kind)] {
+        let counts = [
+            ("max_sites", self.max_sites),
+            ("max_per_kind", self.max_per_kind),
+            ("max_per_region", self.max_per_region),
+        ];
+        for (key, value) in counts {
             if !(1..=1000).contains(&value) {
                 return Err(InvalidSetting::new(format!("{prefix}.{key}"), value, "1 to 1000"));
             }
         }
-        if !(0.0..=1e4).contains(&self.separation_nm) {
-            return Err(InvalidSetting::new(
-                format!("{prefix}.separation_nm"),
-                self.separation_nm,
-                "0 to 10000",
-            ));
+        let distances =
+            [("separation_nm", self.separation_nm), ("region_separation_nm", self.region_separation_nm)];
+        for (key, value) in distances {
+            if !(0.0..=1e4).contains(&value) {
+                return Err(InvalidSetting::new(format!("{prefix}.{key}"), value, "0 to 10000"));
+            }
         }
         if self.min_ood_windows == 0 {
             return Err(InvalidSetting::new(format!("{prefix}.min_ood_windows"), 0, "at least 1"));
         }
-        Ok(())
+        asked::validate(&self.expressions, &format!("{prefix}.expressions"))
     }
 }
 
@@ -65,6 +88,12 @@ pub struct Site {
     /// NaN where the kind has no test behind it.
     pub p_value: f64,
     pub reason: String,
+    /// Which wall, tilted area or region of flagged windows of this frame it belongs to, by number; sites without are on
+    /// their own. Numbers of different kinds have nothing to do with each other, but for a column's, which is that of the
+    /// flagged region it lies in.
+    pub region: Option<usize>,
+    /// Name of the user's expression that holds there.
+    pub expression: Option<String>,
 }
 
 /// Score of a wall that turns P by half a turn; smaller turns score less.
@@ -72,65 +101,60 @@ const WALL_SCORE: f64 = 2.0;
 /// Score of an A or B column without its neighbours.
 const COLUMN_SCORE: f64 = 1.5;
 
-pub(super) fn rank(
-    evidence: &Evidence<'_>,
-    ood: &OodEvidence,
-    mistilt: &MistiltMap,
-    walls: &[WallPoint],
-    settings: &CandidateSettings,
-) -> Vec<Site> {
-    let mut sites = ood_sites(evidence, ood, settings);
-    sites.extend(mistilt_sites(evidence, mistilt));
-    sites.extend(wall_sites(evidence, walls));
-    sites.extend(column_sites(evidence));
-    sites.sort_by(|a, b| b.score.total_cmp(&a.score));
-    suppress(sites, evidence, settings)
+/// Score of a vortex or a junction of walls: above the walls that meet in it.
+const VORTEX_SCORE: f64 = 2.5;
+
+/// What the flags of a frame found, from which sites are made.
+pub(super) struct Found<'a> {
+    pub ood: &'a OodEvidence,
+    pub mistilt: &'a MistiltMap,
+    pub walls: &'a [WallPoint],
+    pub vortices: &'a [Vortex],
+}
+
+pub(super) fn rank(evidence: &Evidence<'_>, found: &Found<'_>, settings: &CandidateSettings) -> Vec<Site> {
+    let flagged = regions(&found.ood.flag);
+    let mut findings = ood_findings(evidence, found.ood, &flagged, settings);
+    findings.extend(mistilt_findings(found.mistilt));
+    findings.extend(wall_findings(evidence, found.walls));
+    findings.extend(found.vortices.iter().map(vortex_finding));
+    findings.extend(column_findings(evidence, &labels(&flagged, found.ood.flag.dim())));
+    findings.extend(asked::findings(evidence, found.ood, &settings.expressions));
+    let sites = findings.into_iter().map(|finding| finding.located(evidence)).collect();
+    selection::select(sites, evidence.calibration.pixel_size_pm, settings)
 }
 
 /// What makes a place a site, before it is located.
-struct Finding {
-    kind: CandidateKind,
-    px: PixelPosition,
-    score: f64,
-    p_value: f64,
-    reason: String,
+pub(super) struct Finding {
+    pub kind: CandidateKind,
+    pub px: PixelPosition,
+    pub score: f64,
+    pub p_value: f64,
+    pub reason: String,
+    pub region: Option<usize>,
+    pub expression: Option<String>,
 }
 
 impl Finding {
     fn located(self, evidence: &Evidence<'_>) -> Site {
-        let Self { kind, px, score, p_value, reason } = self;
+        let Self { kind, px, score, p_value, reason, region, expression } = self;
         let (frac, nm) = locate(px, evidence.frame, evidence.calibration);
-        Site { kind, px, frac, nm, score, p_value, reason }
+        Site { kind, px, frac, nm, score, p_value, reason, region, expression }
     }
 }
 
-/// Keeps the best site of every neighbourhood, and not too many of a kind.
-fn suppress(sites: Vec<Site>, evidence: &Evidence<'_>, settings: &CandidateSettings) -> Vec<Site> {
-    let [row_pm, col_pm] = evidence.calibration.pixel_size_pm;
-    let mut kept: Vec<Site> = Vec::new();
-    for site in sites {
-        if kept.len() == settings.max_sites {
-            break;
-        }
-        let near = |other: &Site| {
-            let down = (other.px.row - site.px.row) * row_pm;
-            let right = (other.px.col - site.px.col) * col_pm;
-            down.hypot(right) < settings.separation_nm * 1000.0
-        };
-        let of_kind = kept.iter().filter(|other| other.kind == site.kind).count();
-        if of_kind < settings.max_per_kind && !kept.iter().any(near) {
-            kept.push(site);
-        }
-    }
-    kept
-}
-
-/// One site per region of flagged windows, at its strangest window.
-fn ood_sites(evidence: &Evidence<'_>, ood: &OodEvidence, settings: &CandidateSettings) -> Vec<Site> {
-    regions(&ood.flag)
-        .into_iter()
-        .filter(|region| region.len() >= settings.min_ood_windows)
-        .filter_map(|region| {
+/// One site per region of flagged windows, in the middle of what is strange around its strangest window.
+fn ood_findings(
+    evidence: &Evidence<'_>,
+    ood: &OodEvidence,
+    flagged: &[Vec<[usize; 2]>],
+    settings: &CandidateSettings,
+) -> Vec<Finding> {
+    flagged
+        .iter()
+        .enumerate()
+        .filter(|(_, region)| region.len() >= settings.min_ood_windows)
+        .filter_map(|(number, region)| {
             let strangeness = |at: &[usize; 2]| f64::from(ood.excess.get(*at).copied().unwrap_or(f32::NAN));
             let peak = *region.iter().max_by(|a, b| strangeness(a).total_cmp(&strangeness(b)))?;
             let p_value = f64::from(*ood.p_value.get(peak)?);
@@ -146,40 +170,43 @@ fn ood_sites(evidence: &Evidence<'_>, ood: &OodEvidence, settings: &CandidateSet
             if let Some(name) = outside.and_then(|index| DCNN_OUTPUTS.get(usize::from(index))) {
                 reason.push_str(&format!("; {name} outside the trained range"));
             }
-            let px = grid_centre(&evidence.fields.grid, peak[0], peak[1]);
-            Some(Finding { kind: CandidateKind::Ood, px, score, p_value, reason }.located(evidence))
+            let px = middle(evidence, region, peak, strangeness);
+            let kind = CandidateKind::Ood;
+            Some(Finding { kind, px, score, p_value, reason, region: Some(number), expression: None })
         })
         .collect()
 }
 
-/// 8-connected regions of set flags.
-fn regions(flags: &Array2<u8>) -> Vec<Vec<[usize; 2]>> {
-    let (rows, cols) = flags.dim();
-    let mut seen = Array2::from_elem((rows, cols), false);
-    let mut found = Vec::new();
-    for start in flags.indexed_iter().filter(|(_, flag)| **flag != 0).map(|((i, j), _)| [i, j]) {
-        if seen[start] {
-            continue;
+/// Windows see a defect as far as they reach: it is in the middle of those that it makes strange. Weighted mean of the windows
+/// of a region within half a window of its peak.
+fn middle(
+    evidence: &Evidence<'_>,
+    region: &[[usize; 2]],
+    peak: [usize; 2],
+    weight: impl Fn(&[usize; 2]) -> f64,
+) -> PixelPosition {
+    /// Half a window of 80 px at 15 pm.
+    const REACH_PM: f64 = 600.0;
+    let grid = &evidence.fields.grid;
+    let [row_pm, col_pm] = evidence.calibration.pixel_size_pm;
+    let top = grid_centre(grid, peak[0], peak[1]);
+    let (mut sum, mut rows, mut cols) = (0.0, 0.0, 0.0);
+    for at in region {
+        let px = grid_centre(grid, at[0], at[1]);
+        let near = ((px.row - top.row) * row_pm).hypot((px.col - top.col) * col_pm) <= REACH_PM;
+        let weight = weight(at);
+        if near && weight > 0.0 {
+            sum += weight;
+            rows += weight * px.row;
+            cols += weight * px.col;
         }
-        seen[start] = true;
-        let (mut region, mut open) = (Vec::new(), vec![start]);
-        while let Some([i, j]) = open.pop() {
-            region.push([i, j]);
-            for row in i.saturating_sub(1)..(i + 2).min(rows) {
-                for col in j.saturating_sub(1)..(j + 2).min(cols) {
-                    if flags[[row, col]] != 0 && !seen[[row, col]] {
-                        seen[[row, col]] = true;
-                        open.push([row, col]);
-                    }
-                }
-            }
-        }
-        found.push(region);
     }
-    found
+    if sum > 0.0 { PixelPosition { row: rows / sum, col: cols / sum } } else { top }
 }
 
-fn mistilt_sites(evidence: &Evidence<'_>, mistilt: &MistiltMap) -> Vec<Site> {
+fn mistilt_findings(mistilt: &MistiltMap) -> Vec<Finding> {
+    let suspect = mistilt.verdicts.mapv(|verdict| u8::from(verdict.state == TileState::Suspect));
+    let areas = labels(&regions(&suspect), suspect.dim());
     mistilt
         .verdicts
         .indexed_iter()
@@ -192,16 +219,29 @@ fn mistilt_sites(evidence: &Evidence<'_>, mistilt: &MistiltMap) -> Vec<Site> {
             // Tiny p-values of large tiles would drown everything else.
             let score = (-verdict.p_value.max(1e-4).log10()).max(0.0);
             let px = grid_centre(&mistilt.tiles, i, j);
-            Finding { kind: CandidateKind::Mistilt, px, score, p_value: verdict.p_value, reason }
-                .located(evidence)
+            let (kind, p_value, region) = (CandidateKind::Mistilt, verdict.p_value, areas[[i, j]]);
+            Finding { kind, px, score, p_value, reason, region, expression: None }
         })
         .collect()
 }
 
-fn wall_sites(evidence: &Evidence<'_>, walls: &[WallPoint]) -> Vec<Site> {
+fn wall_findings(evidence: &Evidence<'_>, walls: &[WallPoint]) -> Vec<Finding> {
+    /// A wall goes on across gaps of this many windows.
+    const GAP_WINDOWS: usize = 2;
+    let grid = &evidence.fields.grid;
+    let shape = evidence.fields.polarization.as_ref().map_or((0, 0), |maps| maps.p_x.dim());
+    let at: Vec<Option<[usize; 2]>> = walls.iter().map(|wall| grid_index(grid, wall.px)).collect();
+    let mut marked = Array2::zeros(shape);
+    for at in at.iter().flatten() {
+        if let Some(mark) = marked.get_mut(*at) {
+            *mark = 1;
+        }
+    }
+    let connected = labels(&regions(&spread(&marked, GAP_WINDOWS.div_ceil(2))), shape);
     walls
         .iter()
-        .map(|wall| {
+        .zip(at)
+        .map(|(wall, at)| {
             let degrees = wall.turn_rad.to_degrees();
             let reason = format!(
                 "P turns by {degrees:.0}° across {:.0} pm ({:.1} sigma)",
@@ -209,14 +249,30 @@ fn wall_sites(evidence: &Evidence<'_>, walls: &[WallPoint]) -> Vec<Site> {
             );
             let certainty = 1.0 - (-wall.significance / 4.0).exp();
             let score = WALL_SCORE * wall.turn_rad / std::f64::consts::PI * certainty;
-            Finding { kind: CandidateKind::DomainWall, px: wall.px, score, p_value: f64::NAN, reason }
-                .located(evidence)
+            let region = at.and_then(|at| connected.get(at).copied().flatten());
+            let kind = CandidateKind::DomainWall;
+            Finding { kind, px: wall.px, score, p_value: f64::NAN, reason, region, expression: None }
         })
         .collect()
 }
 
-/// B columns away from the border that lack their four A neighbours.
-fn column_sites(evidence: &Evidence<'_>) -> Vec<Site> {
+fn vortex_finding(vortex: &Vortex) -> Finding {
+    let (name, back) = if vortex.winding > 0 { ("vortex", "") } else { ("antivortex", " backwards") };
+    let times = match vortex.winding.abs() {
+        1 => "once".to_owned(),
+        turns => format!("{turns} times"),
+    };
+    let reason = format!(
+        "{name}: P turns {times}{back} around it (|P| at least {:.1} sigma on the way)",
+        vortex.significance
+    );
+    let score = VORTEX_SCORE * (1.0 - (-vortex.significance).exp());
+    let kind = CandidateKind::Vortex;
+    Finding { kind, px: vortex.px, score, p_value: f64::NAN, reason, region: None, expression: None }
+}
+
+/// B columns away from the border that lack their four A neighbours. `flagged` numbers the regions of flagged windows.
+fn column_findings(evidence: &Evidence<'_>, flagged: &Array2<Option<usize>>) -> Vec<Finding> {
     let Some(columns) = &evidence.fields.columns else { return Vec::new() };
     let (rows, cols) = evidence.frame.pixels.dim();
     evidence
@@ -235,21 +291,10 @@ fn column_sites(evidence: &Evidence<'_>) -> Vec<Site> {
             let px = PixelPosition { row: column.row, col: column.col };
             let reason = "B column without four A neighbours around it".to_owned();
             let score = COLUMN_SCORE * f64::from(column.confidence);
-            Finding { kind: CandidateKind::Column, px, score, p_value: f64::NAN, reason }.located(evidence)
+            let at = grid_index(&evidence.fields.grid, px);
+            let region = at.and_then(|at| flagged.get(at).copied().flatten());
+            let kind = CandidateKind::Column;
+            Finding { kind, px, score, p_value: f64::NAN, reason, region, expression: None }
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn regions_are_eight_connected() {
-        let flags =
-            Array2::from_shape_vec((3, 5), vec![1, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0]).unwrap();
-        let mut sizes: Vec<usize> = regions(&flags).iter().map(Vec::len).collect();
-        sizes.sort_unstable();
-        assert_eq!(sizes, [2, 2]);
-    }
 }

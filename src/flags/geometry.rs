@@ -33,12 +33,36 @@ pub fn grid_centre(grid: &GridSpec, row: usize, col: usize) -> PixelPosition {
     PixelPosition { row: grid.row0 + row as f64 * grid.step_row, col: grid.col0 + col as f64 * grid.step_col }
 }
 
+/// The window of a grid whose centre is nearest to `px`; `None` more than half a step outside the grid.
+pub fn grid_index(grid: &GridSpec, px: PixelPosition) -> Option<[usize; 2]> {
+    let index = |position: f64, first: f64, step: f64, count: u32| {
+        let index = ((position - first) / step).round();
+        (index >= 0.0 && index < f64::from(count)).then_some(index as usize)
+    };
+    Some([
+        index(px.row, grid.row0, grid.step_row, grid.rows)?,
+        index(px.col, grid.col0, grid.step_col, grid.cols)?,
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn calibration(row: f64, col: f64) -> Calibration {
         Calibration { pixel_size_pm: [row, col], source: CalibrationSource::Frame }
+    }
+
+    #[test]
+    fn windows_are_found_by_their_centres() {
+        let grid = GridSpec { row0: 10.0, col0: 20.0, step_row: 8.0, step_col: 4.0, rows: 3, cols: 5 };
+        for (i, j) in [(0, 0), (2, 4), (1, 3)] {
+            let PixelPosition { row, col } = grid_centre(&grid, i, j);
+            assert_eq!(grid_index(&grid, PixelPosition { row: row + 3.9, col: col - 1.9 }), Some([i, j]));
+        }
+        for (row, col) in [(5.9, 20.0), (30.1, 20.0), (10.0, 17.9), (10.0, 38.1), (f64::NAN, 20.0)] {
+            assert_eq!(grid_index(&grid, PixelPosition { row, col }), None, "{row}, {col}");
+        }
     }
 
     #[test]
@@ -52,6 +76,25 @@ mod tests {
             // A scan turned by a quarter turn counter-clockwise: its right points up in the specimen.
             (quarter, [20.0, 10.0], (49.5, 199.5), (0.5, 1.0), (0.0, -1.0)),
             (quarter, [20.0, 10.0], (99.5, 99.5), (1.0, 0.5), (1.0, 0.0)),
+            // Clockwise: its right points down. Upside down: both axes point the other way.
+            (-quarter, [20.0, 10.0], (49.5, 199.5), (0.5, 1.0), (0.0, 1.0)),
+            (2.0 * quarter, [20.0, 10.0], (0.0, 0.0), (0.005, 0.0025), (0.995, 0.99)),
+            // 30°, 2 nm to the right and 1 nm down: 2 cos 30° + 1 sin 30° and 1 cos 30° - 2 sin 30°.
+            (
+                quarter / 3.0,
+                [20.0, 20.0],
+                (99.5, 199.5),
+                (1.0, 1.0),
+                (2.232_050_807_568_877, -0.133_974_596_215_561),
+            ),
+            // 60° on pixels 40 pm high and 10 pm wide, 1 nm to the right and 2 nm down: cos 60° + 2 sin 60°, 2 cos 60° - sin 60°.
+            (
+                2.0 * quarter / 3.0,
+                [40.0, 10.0],
+                (99.5, 199.5),
+                (1.0, 1.0),
+                (2.232_050_807_568_877, 0.133_974_596_215_561),
+            ),
         ];
         for (rotation, [row_pm, col_pm], (row, col), (y, x), (x_nm, y_nm)) in cases {
             let frame = Frame::blank(100, 200, rotation);

@@ -2,25 +2,35 @@
 //! a reason and the model behind it.
 //!
 //! - [`ood`]: windows unlike the training set; - [`mistilt`]: tiles whose P has an offset that symmetry forbids;
-//! - [`walls`]: domain walls; - [`candidates`]: all of it ranked; - [`tracker`]: the same site keeps its id.
+//! - [`walls`]: domain walls; - [`vortices`]: what P turns around; - [`asked`]: what the config's [`expression`]s ask for;
+//! - [`candidates`]: all of it ranked; - [`tracker`]: the same site keeps its id, wherever the specimen [`drift`]s.
 
+pub mod asked;
 pub mod candidates;
+pub mod drift;
+pub mod expression;
 pub mod geometry;
 pub mod mistilt;
 pub mod ood;
+mod regions;
+mod selection;
+#[cfg(test)]
+mod testing;
 pub mod tracker;
+pub mod vortices;
 pub mod walls;
 
 use crate::config::InvalidSetting;
 use crate::frame::{Fields, Frame};
 use crate::material::Material;
 use crate::networks::{FeatureStatistics, OutputSpec};
-use candidates::{CandidateSettings, Site};
+use candidates::{CandidateSettings, Found, Site};
 use ferrostem_proto::Calibration;
 use mistilt::{MistiltMap, MistiltSettings};
 use ood::{OodEvidence, OodSettings};
 use serde::{Deserialize, Serialize};
 use tracker::TrackerSettings;
+use vortices::VortexSettings;
 use walls::WallSettings;
 
 /// Settings of all flags.
@@ -30,6 +40,7 @@ pub struct FlagSettings {
     pub ood: OodSettings,
     pub mistilt: MistiltSettings,
     pub walls: WallSettings,
+    pub vortices: VortexSettings,
     pub candidates: CandidateSettings,
     pub tracker: TrackerSettings,
 }
@@ -41,6 +52,7 @@ impl FlagSettings {
         self.ood.validate(&format!("{key_prefix}.ood"))?;
         self.mistilt.validate(&format!("{key_prefix}.mistilt"))?;
         self.walls.validate(&format!("{key_prefix}.walls"))?;
+        self.vortices.validate(&format!("{key_prefix}.vortices"))?;
         self.candidates.validate(&format!("{key_prefix}.candidates"))?;
         self.tracker.validate(&format!("{key_prefix}.tracker"))
     }
@@ -80,12 +92,16 @@ pub struct Flagged {
 pub fn evaluate(evidence: &Evidence<'_>, reference: &Reference, settings: &FlagSettings) -> Flagged {
     let maps = evidence.fields.polarization.as_ref();
     let ood = ood::evaluate(maps, reference, &settings.ood);
-    let walls =
-        if reference.material.polar { walls::find(evidence, &ood, &settings.walls) } else { Vec::new() };
+    let (walls, vortices) = if reference.material.polar {
+        (walls::find(evidence, &ood, &settings.walls), vortices::find(evidence, &ood, &settings.vortices))
+    } else {
+        (Vec::new(), Vec::new())
+    };
     // A window that looks at both sides of a wall measures neither, and one unlike the training set nothing.
     let mut passed_over = walls::near(evidence, &walls);
     passed_over.zip_mut_with(&ood.flag, |passed_over, &flag| *passed_over |= flag != 0);
     let mistilt = mistilt::evaluate(evidence, reference, &passed_over, &settings.mistilt);
-    let sites = candidates::rank(evidence, &ood, &mistilt, &walls, &settings.candidates);
+    let found = Found { ood: &ood, mistilt: &mistilt, walls: &walls, vortices: &vortices };
+    let sites = candidates::rank(evidence, &found, &settings.candidates);
     Flagged { ood, mistilt, sites }
 }

@@ -1,10 +1,19 @@
-//! The same site keeps its id from frame to frame, as long as it is seen again.
+//! The same site keeps its id from frame to frame, as long as it is seen again where the specimen went.
+//!
+//! Sites are remembered by their place in the specimen: the scan may move, turn and zoom, and what the specimen drifted is
+//! measured ([`drift`](super::drift)) and taken off. Where frames have no pixel size, places are fractions of the field of
+//! view, and a scan that moves makes new sites.
+//!
+//! A site that should be in the frame and is not seen for [`TrackerSettings::forget_after_frames`] frames loses its id; one
+//! outside the frame waits. What the controller rejected or finished is not offered again, forgotten or not, by whatever id:
+//! its place is remembered. A missing atom and the strange window around it are one kind of thing here.
 
 use super::candidates::Site;
+use super::drift::{Look, Motion};
 use crate::config::InvalidSetting;
 use crate::frame::Frame;
 use ferrostem_proto::control::Verdict;
-use ferrostem_proto::{Candidate, CandidateKind};
+use ferrostem_proto::{Calibration, CalibrationSource, Candidate, CandidateKind};
 use serde::{Deserialize, Serialize};
 
 /// When two sightings are one site, and how long it is remembered.
@@ -13,26 +22,39 @@ use serde::{Deserialize, Serialize};
 pub struct TrackerSettings {
     /// Sightings of one kind nearer than this are the same site, nm.
     pub match_within_nm: f64,
-    /// A site not seen for this many frames is forgotten.
+    /// Nothing of the kind is offered this near to a site that was rejected or is done, nm.
+    pub closed_within_nm: f64,
+    /// A site in view that is not seen for this many frames is forgotten.
     pub forget_after_frames: u64,
+    /// The most that the specimen drifts from one frame to the next, nm; 0 and no drift is looked for.
+    pub max_drift_nm: f64,
     /// How long a published candidate stays valid, ms.
     pub valid_for_ms: u64,
 }
 
 impl Default for TrackerSettings {
     fn default() -> Self {
-        Self { match_within_nm: 0.8, forget_after_frames: 10, valid_for_ms: 5000 }
+        Self {
+            match_within_nm: 0.8,
+            closed_within_nm: 1.2,
+            forget_after_frames: 10,
+            max_drift_nm: 0.5,
+            valid_for_ms: 5000,
+        }
     }
 }
 
 impl TrackerSettings {
     pub(super) fn validate(&self, prefix: &str) -> Result<(), InvalidSetting> {
-        if !(0.0..=1e3).contains(&self.match_within_nm) {
-            return Err(InvalidSetting::new(
-                format!("{prefix}.match_within_nm"),
-                self.match_within_nm,
-                "0 to 1000",
-            ));
+        let distances = [
+            ("match_within_nm", self.match_within_nm, 1e3, "0 to 1000"),
+            ("closed_within_nm", self.closed_within_nm, 1e3, "0 to 1000"),
+            ("max_drift_nm", self.max_drift_nm, 5.0, "0 to 5"),
+        ];
+        for (key, value, largest, expected) in distances {
+            if !(0.0..=largest).contains(&value) {
+                return Err(InvalidSetting::new(format!("{prefix}.{key}"), value, expected));
+            }
         }
         if self.forget_after_frames == 0 {
             return Err(InvalidSetting::new(format!("{prefix}.forget_after_frames"), 0, "at least 1"));
@@ -41,22 +63,59 @@ impl TrackerSettings {
     }
 }
 
+/// The frame that sites were found in.
+#[derive(Debug, Clone, Copy)]
+pub struct Sighting<'a> {
+    pub frame: &'a Frame,
+    pub calibration: &'a Calibration,
+    /// The network behind it, by name.
+    pub model: &'a str,
+    pub now_ns: u64,
+}
+
 /// A remembered site.
 #[derive(Debug, Clone)]
 struct Track {
     id: u64,
-    kind: CandidateKind,
-    /// Specimen coordinates where the frame has a pixel size, otherwise fractions of the field of view.
+    sort: Sort,
     place: Place,
     first_seq: u64,
-    last_seen: u64,
-    /// Rejected or done: not offered again.
-    closed: bool,
+    /// Frames in a row in which it should have been seen and was not.
+    missed: u64,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Offered whenever it is seen.
+    Open,
+    /// Its id is not given again; kept for a late acknowledgement.
+    Forgotten,
+    /// Rejected or done: nothing is offered there.
+    Closed,
+}
+
+/// What can be the same site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Sort {
+    Kind(CandidateKind),
+    /// The user's expression of this name.
+    Expression(String),
+}
+
+impl Sort {
+    fn of(site: &Site) -> Self {
+        match (&site.expression, site.kind) {
+            (Some(name), _) => Self::Expression(name.clone()),
+            (None, CandidateKind::Column) => Self::Kind(CandidateKind::Ood),
+            (None, kind) => Self::Kind(kind),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Place {
-    /// `[y, x]`, nm, of the specimen.
+    /// `[y, x]`, nm, of the specimen, less its drift.
     Specimen([f64; 2]),
     /// `[y, x]` of the field of view.
     View([f64; 2]),
@@ -64,22 +123,48 @@ enum Place {
 
 /// Fractions of the field of view that stand for `match_within_nm` where there is no pixel size.
 const VIEW_MATCH: f64 = 0.03;
+/// A site this near to the border of the frame, nm, may be missed without being gone: windows end half of their size before it.
+const BORDER_NM: f64 = 0.9;
+/// Closed and forgotten sites that are remembered, each.
+const MAX_REMEMBERED: usize = 4096;
 
-impl Place {
-    fn of(site: &Site, frame: &Frame) -> Self {
+/// The scan as places are read in it.
+struct View<'a> {
+    frame: &'a Frame,
+    pixel_size_pm: [f64; 2],
+    drift_nm: [f64; 2],
+}
+
+impl View<'_> {
+    fn place(&self, site: &Site) -> Place {
         if site.nm.x.is_finite() && site.nm.y.is_finite() {
-            let [y, x] = frame.scan.center_nm;
-            Self::Specimen([y + site.nm.y, x + site.nm.x])
+            let [y, x] = self.frame.scan.center_nm;
+            Place::Specimen([y + site.nm.y - self.drift_nm[0], x + site.nm.x - self.drift_nm[1]])
         } else {
-            Self::View([site.frac.y, site.frac.x])
+            Place::View([site.frac.y, site.frac.x])
         }
     }
 
-    /// Distance in units of the matching radius; `None` between different kinds of places.
-    fn distance(self, other: Self, settings: &TrackerSettings) -> Option<f64> {
+    /// Whether a site at `place` would be found in this frame.
+    fn shows(&self, place: Place) -> bool {
+        let Place::Specimen(at) = place else { return true };
+        let [y, x] = [0, 1].map(|axis| at[axis] + self.drift_nm[axis] - self.frame.scan.center_nm[axis]);
+        let (sin, cos) = self.frame.scan.rotation_rad.sin_cos();
+        let (rows, cols) = self.frame.pixels.dim();
+        let within = |off_nm: f64, count: usize, pixel_pm: f64| {
+            off_nm.abs() <= 0.5 * count as f64 * pixel_pm / 1000.0 - BORDER_NM
+        };
+        within(y * cos + x * sin, rows, self.pixel_size_pm[0])
+            && within(x * cos - y * sin, cols, self.pixel_size_pm[1])
+    }
+}
+
+impl Place {
+    /// Distance in units of `within_nm`, or of what stands for it; `None` between different kinds of places.
+    fn distance(self, other: Self, within_nm: f64, settings: &TrackerSettings) -> Option<f64> {
         let (a, b, within) = match (self, other) {
-            (Self::Specimen(a), Self::Specimen(b)) => (a, b, settings.match_within_nm),
-            (Self::View(a), Self::View(b)) => (a, b, VIEW_MATCH),
+            (Self::Specimen(a), Self::Specimen(b)) => (a, b, within_nm),
+            (Self::View(a), Self::View(b)) => (a, b, VIEW_MATCH * within_nm / settings.match_within_nm),
             _ => return None,
         };
         Some((a[0] - b[0]).hypot(a[1] - b[1]) / within)
@@ -91,13 +176,13 @@ impl Place {
 pub struct Tracker {
     settings: TrackerSettings,
     tracks: Vec<Track>,
-    frames: u64,
+    motion: Motion,
     next_id: u64,
 }
 
 impl Tracker {
-    pub const fn new(settings: TrackerSettings) -> Self {
-        Self { settings, tracks: Vec::new(), frames: 0, next_id: 1 }
+    pub fn new(settings: TrackerSettings) -> Self {
+        Self { settings, tracks: Vec::new(), motion: Motion::default(), next_id: 1 }
     }
 
     /// Applies new settings to what is remembered.
@@ -106,48 +191,34 @@ impl Tracker {
     }
 
     /// Turns ranked sites into candidates: a site seen before keeps its id, one that was rejected or done is left out.
-    pub fn track(&mut self, sites: Vec<Site>, frame: &Frame, model: &str, now_ns: u64) -> Vec<Candidate> {
-        self.frames += 1;
-        let valid_until_ns = now_ns.saturating_add(self.settings.valid_for_ms.saturating_mul(1_000_000));
-        let mut taken = vec![false; self.tracks.len()];
+    pub fn track(&mut self, sites: Vec<Site>, sighting: &Sighting<'_>) -> Vec<Candidate> {
+        let view = self.look(&sites, sighting);
+        let places: Vec<(Sort, Place)> =
+            sites.iter().map(|site| (Sort::of(site), view.place(site))).collect();
+        let matched = self.matches(&places);
+        let mut seen = vec![false; self.tracks.len()];
+        for track in matched.iter().flatten() {
+            if let Some(seen) = seen.get_mut(*track) {
+                *seen = true;
+            }
+        }
+        for (track, seen) in self.tracks.iter_mut().zip(seen) {
+            if track.state == State::Open && !seen && view.shows(track.place) {
+                track.missed += 1;
+                if track.missed > self.settings.forget_after_frames {
+                    track.state = State::Forgotten;
+                }
+            }
+        }
+        let valid_ns = self.settings.valid_for_ms.saturating_mul(1_000_000);
         let mut candidates = Vec::new();
-        for site in sites {
-            let place = Place::of(&site, frame);
-            let matched = self
-                .tracks
-                .iter()
-                .enumerate()
-                .filter(|(index, track)| {
-                    track.kind == site.kind && !taken.get(*index).copied().unwrap_or(true)
-                })
-                .filter_map(|(index, track)| Some((index, track.place.distance(place, &self.settings)?)))
-                .filter(|(_, distance)| *distance <= 1.0)
-                .min_by(|(_, a), (_, b)| a.total_cmp(b))
-                .map(|(index, _)| index);
-            let index = matched.unwrap_or(self.tracks.len());
-            if matched.is_none() {
-                self.tracks.push(Track {
-                    id: self.next_id,
-                    kind: site.kind,
-                    place,
-                    first_seq: frame.seq,
-                    last_seen: self.frames,
-                    closed: false,
-                });
-                taken.push(false);
-                self.next_id += 1;
-            }
-            if let Some(taken) = taken.get_mut(index) {
-                *taken = true;
-            }
-            let Some(track) = self.tracks.get_mut(index) else { continue };
-            track.place = place;
-            track.last_seen = self.frames;
-            if track.closed {
+        for ((site, (sort, place)), matched) in sites.into_iter().zip(places).zip(matched) {
+            if self.is_closed(&sort, place) {
                 continue;
             }
+            let (id, first_seq) = self.sight(matched, sort, place, sighting.frame.seq);
             candidates.push(Candidate {
-                id: track.id,
+                id,
                 kind: site.kind,
                 px: site.px,
                 frac: site.frac,
@@ -155,81 +226,108 @@ impl Tracker {
                 score: site.score,
                 p_value: site.p_value,
                 reason: site.reason,
-                first_seq: track.first_seq,
-                seq: frame.seq,
-                valid_until_ns,
-                model: model.to_owned(),
+                first_seq,
+                seq: sighting.frame.seq,
+                valid_until_ns: sighting.now_ns.saturating_add(valid_ns),
+                model: sighting.model.to_owned(),
             });
         }
-        let oldest = self.frames.saturating_sub(self.settings.forget_after_frames);
-        self.tracks.retain(|track| track.closed || track.last_seen >= oldest);
+        self.forget_oldest();
         candidates
     }
 
+    /// Where the specimen is in this frame.
+    fn look<'a>(&mut self, sites: &[Site], sighting: &Sighting<'a>) -> View<'a> {
+        let Sighting { frame, calibration, .. } = *sighting;
+        let pixel_size_pm = known_pixel_size(calibration);
+        // Points of walls and tilted areas slide along them.
+        let single = |site: &&Site| site.region.is_none() || site.kind == CandidateKind::Ood;
+        let sites_nm: Vec<[f64; 2]> =
+            sites.iter().filter(single).map(|site| [site.nm.y, site.nm.x]).collect();
+        let look = Look { frame, pixel_size_pm, sites_nm: &sites_nm };
+        let drift_nm = self.motion.follow(&look, self.settings.max_drift_nm);
+        View { frame, pixel_size_pm, drift_nm }
+    }
+
+    /// The open track of each site: the nearest pairs first, each track for one site.
+    fn matches(&self, places: &[(Sort, Place)]) -> Vec<Option<usize>> {
+        let open = || self.tracks.iter().enumerate().filter(|(_, track)| track.state == State::Open);
+        let within = self.settings.match_within_nm;
+        let mut pairs: Vec<(f64, usize, usize)> = places
+            .iter()
+            .enumerate()
+            .flat_map(|(site, (sort, place))| {
+                open().filter(move |(_, track)| track.sort == *sort).filter_map(move |(index, track)| {
+                    let distance = track.place.distance(*place, within, &self.settings)?;
+                    (distance <= 1.0).then_some((distance, site, index))
+                })
+            })
+            .collect();
+        pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut matched = vec![None; places.len()];
+        let mut taken = vec![false; self.tracks.len()];
+        for (_, site, track) in pairs {
+            if let (Some(site @ None), Some(taken @ false)) = (matched.get_mut(site), taken.get_mut(track)) {
+                *site = Some(track);
+                *taken = true;
+            }
+        }
+        matched
+    }
+
+    fn is_closed(&self, sort: &Sort, place: Place) -> bool {
+        self.tracks.iter().filter(|track| track.state == State::Closed && track.sort == *sort).any(|track| {
+            let distance = track.place.distance(place, self.settings.closed_within_nm, &self.settings);
+            distance.is_some_and(|distance| distance <= 1.0)
+        })
+    }
+
+    /// Notes where a site is now, and returns its id and the frame in which it was first seen.
+    fn sight(&mut self, matched: Option<usize>, sort: Sort, place: Place, seq: u64) -> (u64, u64) {
+        if let Some(track) = matched.and_then(|index| self.tracks.get_mut(index)) {
+            track.place = place;
+            track.missed = 0;
+            return (track.id, track.first_seq);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.tracks.push(Track { id, sort, place, first_seq: seq, missed: 0, state: State::Open });
+        (id, seq)
+    }
+
+    fn forget_oldest(&mut self) {
+        for state in [State::Closed, State::Forgotten, State::Open] {
+            let count = self.tracks.iter().filter(|track| track.state == state).count();
+            let mut surplus = count.saturating_sub(MAX_REMEMBERED);
+            self.tracks.retain(|track| {
+                let old = track.state == state && surplus > 0;
+                surplus -= usize::from(old);
+                !old
+            });
+        }
+    }
+
     /// What the controller made of a candidate. Rejected and finished sites are not offered again. Returns whether the
-    /// id is known.
+    /// id is known; a candidate that was forgotten meanwhile still is, for a while.
     pub fn acknowledge(&mut self, id: u64, verdict: Verdict) -> bool {
         let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else { return false };
-        track.closed = matches!(verdict, Verdict::Rejected | Verdict::Done);
+        match verdict {
+            Verdict::Rejected | Verdict::Done => track.state = State::Closed,
+            // Taken back.
+            _ if track.state == State::Closed => track.state = State::Open,
+            _ => {}
+        }
         true
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ferrostem_proto::{FractionalPosition, PixelPosition, StagePosition};
-
-    fn site(kind: CandidateKind, y: f64, x: f64) -> Site {
-        Site {
-            kind,
-            px: PixelPosition::default(),
-            frac: FractionalPosition { y: 0.5, x: 0.5 },
-            nm: StagePosition { x, y, rotation_rad: 0.0 },
-            score: 1.0,
-            p_value: f64::NAN,
-            reason: String::new(),
-        }
-    }
-
-    fn scanned_at(seq: u64, center_nm: [f64; 2]) -> Frame {
-        let mut frame = Frame::blank(32, 32, 0.0);
-        frame.seq = seq;
-        frame.scan.center_nm = center_nm;
-        frame
-    }
-
-    #[test]
-    fn a_site_keeps_its_id_when_the_scan_moves() {
-        let mut tracker = Tracker::new(TrackerSettings::default());
-        let ood = CandidateKind::Ood;
-        let first = tracker.track(vec![site(ood, 2.0, 3.0)], &scanned_at(1, [0.0, 0.0]), "m", 0);
-        // The scan was centred on the site, which drifted by 0.3 nm; a wall stands at the same place.
-        let sites = vec![site(CandidateKind::DomainWall, 0.0, 0.0), site(ood, 0.0, 0.3)];
-        let second = tracker.track(sites, &scanned_at(2, [2.0, 3.0]), "m", 0);
-        assert_eq!(second[1].id, first[0].id);
-        assert_eq!((second[1].first_seq, second[1].seq), (1, 2));
-        assert_ne!(second[0].id, first[0].id);
-        let elsewhere = tracker.track(vec![site(ood, 2.0, 0.0)], &scanned_at(3, [2.0, 3.0]), "m", 0);
-        assert_ne!(elsewhere[0].id, first[0].id);
-    }
-
-    #[test]
-    fn finished_sites_are_not_offered_again_and_old_ones_are_forgotten() {
-        let settings = TrackerSettings { forget_after_frames: 2, ..TrackerSettings::default() };
-        let mut tracker = Tracker::new(settings);
-        let at = |y| vec![site(CandidateKind::Ood, y, 0.0)];
-        let frame = scanned_at(1, [0.0, 0.0]);
-        let (done, accepted) =
-            (tracker.track(at(0.0), &frame, "m", 5)[0].id, tracker.track(at(9.0), &frame, "m", 5)[0].id);
-        assert!(tracker.acknowledge(done, Verdict::Done) && tracker.acknowledge(accepted, Verdict::Accepted));
-        assert!(!tracker.acknowledge(999, Verdict::Done));
-        assert!(tracker.track(at(0.0), &frame, "m", 5).is_empty());
-        assert_eq!(tracker.track(at(9.0), &frame, "m", 5)[0].id, accepted);
-        for _ in 0..4 {
-            tracker.track(Vec::new(), &frame, "m", 5);
-        }
-        assert_ne!(tracker.track(at(9.0), &frame, "m", 5)[0].id, accepted);
-        assert!(tracker.track(at(0.0), &frame, "m", 5).is_empty());
+/// `[row, col]`, NaN where the frame has none.
+fn known_pixel_size(calibration: &Calibration) -> [f64; 2] {
+    match calibration.source {
+        CalibrationSource::None => [f64::NAN; 2],
+        _ => calibration.pixel_size_pm,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use super::result::{self, Finished};
 use crate::columns::{ColumnError, ColumnSettings, find_columns, refine_columns};
 use crate::config::{Config, InvalidSetting};
-use crate::flags::tracker::Tracker;
+use crate::flags::tracker::{Sighting, Tracker};
 use crate::flags::{self, Evidence, FlagSettings, Reference};
 use crate::frame::{Fields, Frame, PolarizationMaps};
 use crate::ingest::PixelSize;
@@ -14,6 +14,7 @@ use crate::preprocess::{
     CalibrationHints, ModelInput, PreparedFrame, PreprocessError, PreprocessSettings, Windows,
     estimate_lattice, prepare,
 };
+use ferrostem_proto::control::Verdict;
 use ferrostem_proto::{Calibration, CalibrationSource, GridSpec, ModelIds, ResultMessage};
 use ndarray::{Array3, Zip};
 use std::collections::HashMap;
@@ -235,7 +236,8 @@ pub fn finish(
     let evidence = Evidence { frame: &frame, fields: &fields, calibration: &calibration, lattice_angle_rad };
     let mut flagged = flags::evaluate(&evidence, reference, &stages.flags);
     let model = models.dcnn.as_ref().or(models.fcnn.as_ref()).map_or("", |model| model.name.as_str());
-    let candidates = tracker.track(std::mem::take(&mut flagged.sites), &frame, model, super::now_ns());
+    let sighting = Sighting { frame: &frame, calibration: &calibration, model, now_ns: super::now_ns() };
+    let candidates = tracker.track(std::mem::take(&mut flagged.sites), &sighting);
     watch.lap("flags");
     Ok(result::assemble(
         Finished { frame: &frame, fields: &fields, flagged, candidates, calibration, models },
@@ -291,6 +293,11 @@ impl Analyzer {
 
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What a controller made of a candidate, as on the control lane; whether the candidate is known.
+    pub fn acknowledge(&mut self, candidate_id: u64, verdict: Verdict) -> bool {
+        self.tracker.acknowledge(candidate_id, verdict)
     }
 
     /// # Errors

@@ -209,10 +209,14 @@ fn flattened_crop(pixels: &Array2<f32>, valid: &Array2<bool>) -> Array2<f32> {
 
 /// |FFT|², `[row frequency, column frequency]` in FFT order.
 pub(crate) fn power_spectrum(image: Array2<f32>) -> Array2<f32> {
-    let (rows, cols) = image.dim();
+    fourier_transform(image.mapv(|value| Complex::new(value, 0.0))).mapv(|value| value.norm_sqr())
+}
+
+/// Its forward Fourier transform, unscaled, `[row frequency, column frequency]` in FFT order.
+pub(crate) fn fourier_transform(mut spectrum: Array2<Complex<f32>>) -> Array2<Complex<f32>> {
+    let (rows, cols) = spectrum.dim();
     let mut planner = FftPlanner::<f32>::new();
     let along_rows = planner.plan_fft_forward(cols);
-    let mut spectrum = image.mapv(|value| Complex::new(value, 0.0));
     if let Some(values) = spectrum.as_slice_mut() {
         along_rows.process(values);
     }
@@ -220,7 +224,7 @@ pub(crate) fn power_spectrum(image: Array2<f32>) -> Array2<f32> {
     if let Some(values) = turned.as_slice_mut() {
         planner.plan_fft_forward(rows).process(values);
     }
-    turned.reversed_axes().mapv(|value| value.norm_sqr())
+    turned.reversed_axes().as_standard_layout().into_owned()
 }
 
 #[derive(Debug, Clone, Copy)]

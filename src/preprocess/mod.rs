@@ -9,8 +9,8 @@ mod normalise;
 mod resample;
 mod windows;
 
-pub(crate) use calibrate::power_spectrum;
 pub use calibrate::{CalibrationError, CalibrationHints, LatticeEstimate, calibrate, estimate_lattice};
+pub(crate) use calibrate::{fourier_transform, power_spectrum};
 pub use mask::measured_pixels;
 pub use normalise::Normalisation;
 pub use resample::{PixelMap, Resampled, resample};

@@ -339,7 +339,7 @@ def test_candidates_lie_in_the_frame(published):
     path, _, messages = published
     rows, cols = np.load(path, mmap_mode="r").shape
     for candidate in messages["candidates"]["candidates"]:
-        assert candidate["kind"] in {"ood", "domain_wall", "mistilt", "column"}
+        assert candidate["kind"] in {"ood", "domain_wall", "mistilt", "column", "vortex", "expression"}
         assert -0.5 <= candidate["px"]["row"] <= rows - 0.5 and -0.5 <= candidate["px"]["col"] <= cols - 0.5
         assert candidate["frac"]["y"] == pytest.approx((candidate["px"]["row"] + 0.5) / rows)
         assert candidate["frac"]["x"] == pytest.approx((candidate["px"]["col"] + 0.5) / cols)

@@ -192,7 +192,8 @@ fn write_candidate_list(out: &mut Out, candidates: &[Candidate]) -> Written {
 fn read_candidate_list(reader: &mut Reader) -> Result<Vec<Candidate>, DecodeError> {
     let mut candidates = Vec::new();
     reader.array(|reader, _| {
-        candidates.push(read_candidate(reader)?);
+        // A later writer's kind means nothing here; the candidates of the others do.
+        candidates.extend(read_candidate(reader)?);
         Ok(())
     })?;
     Ok(candidates)
@@ -222,7 +223,8 @@ fn write_candidate(out: &mut Out, candidate: &Candidate) -> Written {
     Ok(())
 }
 
-fn read_candidate(reader: &mut Reader) -> Result<Candidate, DecodeError> {
+/// `None` for a candidate of a kind that is not known.
+fn read_candidate(reader: &mut Reader) -> Result<Option<Candidate>, DecodeError> {
     read_fields!(reader {
         id: Reader::uint,
         kind: read_kind,
@@ -237,13 +239,24 @@ fn read_candidate(reader: &mut Reader) -> Result<Candidate, DecodeError> {
         valid_until_ns: Reader::uint,
         model: Reader::string,
     });
-    Ok(Candidate { id, kind, px, frac, nm, score, p_value, reason, first_seq, seq, valid_until_ns, model })
+    Ok(kind.map(|kind| Candidate {
+        id,
+        kind,
+        px,
+        frac,
+        nm,
+        score,
+        p_value,
+        reason,
+        first_seq,
+        seq,
+        valid_until_ns,
+        model,
+    }))
 }
 
-fn read_kind(reader: &mut Reader) -> Result<CandidateKind, DecodeError> {
-    let name = reader.text()?;
-    CandidateKind::from_name(&name)
-        .ok_or_else(|| reader.mismatch("ood, domain_wall, mistilt or column", &name))
+fn read_kind(reader: &mut Reader) -> Result<Option<CandidateKind>, DecodeError> {
+    Ok(CandidateKind::from_name(&reader.text()?))
 }
 
 fn read_pixel_position(reader: &mut Reader) -> Result<PixelPosition, DecodeError> {

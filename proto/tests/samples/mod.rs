@@ -124,12 +124,21 @@ pub fn results() -> Vec<(&'static str, ResultsMessage)> {
         acquisition: result.acquisition.clone(),
         seq: result.seq,
         t_published_ns: result.timing.t_published_ns,
-        candidates: vec![candidate],
+        candidates: vec![candidate.clone()],
+    };
+    let of_kind = |kind, reason: &str| Candidate { kind, reason: reason.to_owned(), ..candidate.clone() };
+    let kinds = CandidatesMessage {
+        candidates: vec![
+            of_kind(CandidateKind::Vortex, "P turns once counter-clockwise around it"),
+            of_kind(CandidateKind::Expression, "tetragonal: aspect > 1.05"),
+        ],
+        ..candidates.clone()
     };
     vec![
         ("result", ResultsMessage::Result(Box::new(result))),
         ("result_empty", ResultsMessage::Result(Box::default())),
         ("candidates", ResultsMessage::Candidates(candidates)),
+        ("candidates_kinds", ResultsMessage::Candidates(kinds)),
         ("status", ResultsMessage::Status(Box::new(status))),
         ("status_starting", ResultsMessage::Status(Box::new(starting))),
     ]
@@ -271,10 +280,10 @@ impl Random {
     }
 
     fn candidate(&mut self) -> Candidate {
-        use CandidateKind::{Column, DomainWall, Mistilt, Ood};
+        use CandidateKind::{Column, DomainWall, Expression, Mistilt, Ood, Vortex};
         Candidate {
             id: self.uint(),
-            kind: [Ood, DomainWall, Mistilt, Column][self.below(4)],
+            kind: [Ood, DomainWall, Mistilt, Column, Vortex, Expression][self.below(6)],
             px: PixelPosition { row: self.f64(), col: self.f64() },
             frac: FractionalPosition { y: self.f64(), x: self.f64() },
             nm: StagePosition { x: self.f64(), y: self.f64(), rotation_rad: self.f64() },

@@ -25,6 +25,8 @@ mod scan;
 mod settings;
 mod state;
 #[cfg(test)]
+mod steering;
+#[cfg(test)]
 mod tests;
 
 pub use beam::{Beam, ScanError, Scanned};
