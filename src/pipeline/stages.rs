@@ -70,6 +70,7 @@ impl Stages {
             material: self.material.clone(),
             features: engine.feature_statistics().cloned(),
             outputs: engine.dcnn_manifest().map(|manifest| manifest.outputs.clone()).unwrap_or_default(),
+            dcnn_bias_pm: engine.dcnn_manifest().and_then(Manifest::bias_pm),
         }
     }
 }
