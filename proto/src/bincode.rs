@@ -4,13 +4,14 @@
 //! configuration. The magic tells it from CBOR (a map begins with `0xa0..=0xbf` or `0xd9`) and from JSON. The format does
 //! not describe itself: both sides must speak the same version. This file owns the dependency on bincode.
 
+use crate::array::Grid;
 use crate::error::{DecodeError, EncodeError};
 use crate::limits::Limits;
-use crate::message::{FramesMessage, ResultsMessage, WIRE_VERSION};
+use crate::message::{FramesMessage, ResultMessage, ResultsMessage, WIRE_VERSION};
 use ::bincode::config;
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// What every message begins with.
 pub const MAGIC: [u8; 4] = [0x89, b'F', b'S', b'B'];
@@ -41,10 +42,46 @@ pub fn decode_frames(message: &Bytes, limits: &Limits) -> Result<FramesMessage, 
 /// # Errors
 /// Where the parts of a result contradict each other ([`ResultMessage::check`](crate::ResultMessage::check)).
 pub fn encode_results(message: &ResultsMessage) -> Result<Bytes, EncodeError> {
-    if let ResultsMessage::Result(result) = message {
-        result.check()?;
+    let ResultsMessage::Result(result) = message else { return encode(message, 4096) };
+    result.check()?;
+    let additions = Additions::of(result);
+    if additions == Additions::default() {
+        return encode(message, 4096);
     }
-    encode(message, 4096)
+    let mut bytes = encode(message, 4096)?.to_vec();
+    append(&additions, &mut bytes)?;
+    Ok(bytes.into())
+}
+
+/// What was added to `result` within version 1. The format does not describe itself, so it stands behind the message, and only where
+/// there is something to tell.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Additions {
+    p_corrected: [Grid<f32>; 2],
+    mistilt_offset_covariance: [Grid<f32>; 3],
+    mistilt_tilt: [Grid<f32>; 2],
+    mistilt_tilt_source: Option<String>,
+}
+
+impl Additions {
+    fn of(result: &ResultMessage) -> Self {
+        let mistilt = &result.mistilt;
+        let own = |grid: &Grid<f32>| grid.clone();
+        Self {
+            p_corrected: [&result.p_corrected_x, &result.p_corrected_y].map(own),
+            mistilt_offset_covariance: [&mistilt.offset_xx, &mistilt.offset_xy, &mistilt.offset_yy].map(own),
+            mistilt_tilt: [&mistilt.tilt_x, &mistilt.tilt_y].map(own),
+            mistilt_tilt_source: mistilt.tilt_source.clone(),
+        }
+    }
+
+    fn put_into(self, result: &mut ResultMessage) {
+        [result.p_corrected_x, result.p_corrected_y] = self.p_corrected;
+        let mistilt = &mut result.mistilt;
+        [mistilt.offset_xx, mistilt.offset_xy, mistilt.offset_yy] = self.mistilt_offset_covariance;
+        [mistilt.tilt_x, mistilt.tilt_y] = self.mistilt_tilt;
+        mistilt.tilt_source = self.mistilt_tilt_source;
+    }
 }
 
 /// A message of the results lane.
@@ -52,9 +89,17 @@ pub fn encode_results(message: &ResultsMessage) -> Result<Bytes, EncodeError> {
 /// # Errors
 /// See [`DecodeError`].
 pub fn decode_results(message: &Bytes, limits: &Limits) -> Result<ResultsMessage, DecodeError> {
-    let decoded = decode(message, limits)?;
-    if let ResultsMessage::Result(result) = &decoded {
-        result.check()?;
+    let (mut decoded, rest) = decode_first(message, limits)?;
+    match &mut decoded {
+        ResultsMessage::Result(result) => {
+            if !rest.is_empty() {
+                let (additions, rest) = decode_body::<Additions>(rest, message.len())?;
+                whole(rest)?;
+                additions.put_into(result);
+            }
+            result.check()?;
+        }
+        _ => whole(rest)?,
     }
     Ok(decoded)
 }
@@ -63,12 +108,34 @@ fn encode<T: Serialize>(message: &T, capacity: usize) -> Result<Bytes, EncodeErr
     let mut bytes = Vec::with_capacity(capacity);
     bytes.extend_from_slice(&MAGIC);
     bytes.push(VERSION);
-    ::bincode::serde::encode_into_std_write(message, &mut bytes, config::standard())
-        .map_err(|error| EncodeError::Codec { codec: "bincode", reason: error.to_string() })?;
+    append(message, &mut bytes)?;
     Ok(bytes.into())
 }
 
+fn append<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
+    ::bincode::serde::encode_into_std_write(value, bytes, config::standard())
+        .map_err(|error| EncodeError::Codec { codec: "bincode", reason: error.to_string() })?;
+    Ok(())
+}
+
 fn decode<T: DeserializeOwned>(message: &Bytes, limits: &Limits) -> Result<T, DecodeError> {
+    let (value, rest) = decode_first(message, limits)?;
+    whole(rest)?;
+    Ok(value)
+}
+
+fn whole(rest: &[u8]) -> Result<(), DecodeError> {
+    match rest.len() {
+        0 => Ok(()),
+        count => Err(DecodeError::TrailingBytes { count }),
+    }
+}
+
+/// The message, and the bytes behind it.
+fn decode_first<'a, T: DeserializeOwned>(
+    message: &'a Bytes,
+    limits: &Limits,
+) -> Result<(T, &'a [u8]), DecodeError> {
     limits.check_message(message.len())?;
     let Some((head, body)) = message.split_at_checked(MAGIC.len() + 1) else {
         return Err(DecodeError::Truncated { field: "message".to_owned(), at: message.len() });
@@ -83,6 +150,10 @@ fn decode<T: DeserializeOwned>(message: &Bytes, limits: &Limits) -> Result<T, De
     if *version != VERSION {
         return Err(DecodeError::Version { found: u64::from(*version), supported: WIRE_VERSION });
     }
+    decode_body(body, message.len())
+}
+
+fn decode_body<T: DeserializeOwned>(body: &[u8], message_len: usize) -> Result<(T, &[u8]), DecodeError> {
     // bincode allocates what a length announces, up to a limit that is a constant of the type, and counts an integer of
     // one byte as the eight it takes in memory. So the limit follows the message's own size, in steps.
     let decoded = match body.len() {
@@ -92,14 +163,11 @@ fn decode<T: DeserializeOwned>(message: &Bytes, limits: &Limits) -> Result<T, De
     };
     let (value, read) = decoded.map_err(|error| match error {
         ::bincode::error::DecodeError::UnexpectedEnd { .. } => {
-            DecodeError::Truncated { field: "message".to_owned(), at: message.len() }
+            DecodeError::Truncated { field: "message".to_owned(), at: message_len }
         }
         other => DecodeError::Bincode { reason: other.to_string() },
     })?;
-    match body.len() - read {
-        0 => Ok(value),
-        count => Err(DecodeError::TrailingBytes { count }),
-    }
+    Ok((value, body.get(read..).unwrap_or_default()))
 }
 
 const fn limited<const BYTES: usize>()

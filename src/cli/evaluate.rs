@@ -3,6 +3,7 @@
 use super::say;
 use crate::config::Config;
 use crate::evaluate::accuracy::{self, AccuracySettings};
+use crate::evaluate::mistilt::{self, Analyzers, MistiltStudySettings};
 use crate::evaluate::regression::{self, RegressionSettings};
 use crate::evaluate::table::Table;
 use crate::pipeline::Analyzer;
@@ -22,6 +23,8 @@ enum Study {
     Accuracy,
     /// Predicted against measured, joint distributions, and maps of the differences (Nelson et al., figures 2 to 4).
     Regression,
+    /// Offsets planted in frames of several domains, one and none: how many are found, how well, how many false alarms.
+    Mistilt,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +83,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let tables = match args.study {
         Study::Accuracy => accuracy(args, &mut analyzer)?,
         Study::Regression => regression(args, &mut analyzer)?,
+        Study::Mistilt => mistilt(args)?,
     };
     if let Some(folder) = &args.out {
         for (name, table) in &tables {
@@ -135,6 +139,27 @@ fn regression(args: &EvaluateArgs, analyzer: &mut Analyzer) -> anyhow::Result<Ta
         figures(&study, folder)?;
     }
     Ok(vec![("regression", study.table())])
+}
+
+fn mistilt(args: &EvaluateArgs) -> anyhow::Result<Tables> {
+    let mut settings: MistiltStudySettings = args.settings()?;
+    if args.quick {
+        settings = settings.quick();
+    }
+    settings.frames = args.frames.unwrap_or(settings.frames);
+    settings.validate("")?;
+    let config = args.config()?;
+    let of_material =
+        |material: &str| Analyzer::new(&Config { material: material.to_owned(), ..config.clone() });
+    let (mut polar, mut non_polar) = (of_material(mistilt::POLAR)?, of_material(mistilt::NON_POLAR)?);
+    let mut analyzers = Analyzers { polar: &mut polar, non_polar: &mut non_polar };
+    let bar = progress(settings.total_frames().iter().sum(), args.json);
+    let tables = vec![
+        ("mistilt_ideal", mistilt::ideal(&settings, &config.flags.mistilt, || bar.inc(1))?),
+        ("mistilt_pipeline", mistilt::pipeline(&mut analyzers, &settings, || bar.inc(1))?),
+    ];
+    bar.finish_and_clear();
+    Ok(tables)
 }
 
 fn figures(study: &regression::Study, folder: &Path) -> anyhow::Result<()> {

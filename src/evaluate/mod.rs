@@ -3,11 +3,13 @@
 //! - [`accuracy`]: errors of P and the cell by dose, beside the Cramér–Rao bound and the classical measurement.
 //! - [`regression`]: predicted against true, joint distributions, maps (Nelson et al., figures 2 to 4).
 //! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
+//! - [`mistilt`]: how well an offset of P common to all domains is found.
 //! - [`table`]: one table, written as CSV, JSON and Markdown.
 //!
 //! A study is a function of its settings and a seed; files are written by whoever asked for it.
 
 pub mod accuracy;
+pub mod mistilt;
 pub mod regression;
 pub mod table;
 pub mod windows;

@@ -17,7 +17,7 @@ use crate::material::Material;
 use crate::networks::{FeatureStatistics, OutputSpec};
 use candidates::{CandidateSettings, Site};
 use ferrostem_proto::Calibration;
-use mistilt::{MistiltMap, MistiltSettings, PassedOver};
+use mistilt::{MistiltMap, MistiltSettings};
 use ood::{OodEvidence, OodSettings};
 use serde::{Deserialize, Serialize};
 use tracker::TrackerSettings;
@@ -54,8 +54,6 @@ pub struct Reference {
     pub features: Option<FeatureStatistics>,
     /// The DCNN's outputs with their trained ranges.
     pub outputs: Vec<OutputSpec>,
-    /// Standard deviation from frame to frame of the DCNN's own bias, a component of P, pm; `None` where the model does not say.
-    pub dcnn_bias_pm: Option<f64>,
 }
 
 /// One frame's fields with everything that the flags need to know about it.
@@ -84,10 +82,7 @@ pub fn evaluate(evidence: &Evidence<'_>, reference: &Reference, settings: &FlagS
     let ood = ood::evaluate(maps, reference, &settings.ood);
     let walls =
         if reference.material.polar { walls::find(evidence, &ood, &settings.walls) } else { Vec::new() };
-    // A window that looks at both sides of a wall measures neither, and one unlike the training set nothing.
-    let near_walls = walls::near(evidence, &walls);
-    let passed_over = PassedOver { near_walls: &near_walls, unusual: &ood.flag };
-    let mistilt = mistilt::evaluate(evidence, reference, &passed_over, &settings.mistilt);
+    let mistilt = mistilt::evaluate(evidence, reference, &ood.flag, &settings.mistilt);
     let sites = candidates::rank(evidence, &ood, &mistilt, &walls, &settings.candidates);
     Flagged { ood, mistilt, sites }
 }

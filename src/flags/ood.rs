@@ -131,7 +131,6 @@ mod tests {
                 spec("cell_angle", 1.5, 1.6),
                 spec("cell_area", 1e5, 2e5),
             ],
-            dcnn_bias_pm: None,
         }
     }
 

@@ -179,23 +179,18 @@ const UNDETERMINED: TileVerdict = TileVerdict { state: TileState::Undetermined, 
 const MIN_SAMPLES: usize = 12;
 /// More tiles than this take too long.
 const MOST_TILES: f64 = 256.0;
-/// Side of the patch, pm, over which neighbouring windows share their error: a window's inner two cells.
-const CORRELATION_PM: f64 = 800.0;
+/// Side of the patch, pm, over which neighbouring windows share their error: the integral of the correlation of the first network's
+/// errors is this squared.
+const CORRELATION_PM: f64 = 700.0;
 /// The part of the classical cells that counts as independent: neighbours share two A columns.
 const INDEPENDENT_CELLS: f64 = 0.7;
 
-/// Windows that tell nothing of mistilt, `[window row, window col]`.
-pub(super) struct PassedOver<'a> {
-    /// Both sides of a wall are in the window.
-    pub near_walls: &'a Array2<bool>,
-    /// Out of distribution: neither the window's P nor that of the cells beneath it is taken.
-    pub unusual: &'a Array2<u8>,
-}
-
+/// Evaluates the frame. Windows that are `unusual` (out of distribution, `[window row, window col]`) tell nothing of mistilt, nor do
+/// the cells beneath them. Windows on walls do: P between two variants takes the mean of both nowhere else.
 pub(super) fn evaluate(
     evidence: &Evidence<'_>,
     reference: &Reference,
-    passed_over: &PassedOver<'_>,
+    unusual: &Array2<u8>,
     settings: &MistiltSettings,
 ) -> MistiltMap {
     let grid = &evidence.fields.grid;
@@ -205,18 +200,18 @@ pub(super) fn evaluate(
         return MistiltMap { tiles: GridSpec::default(), verdicts, tilt_source: None, corrected: None };
     };
     let tiles = Tiles::over(grid, pixel, settings);
-    let bias_pm = settings.bias_pm.or(reference.dcnn_bias_pm).unwrap_or(USUAL_BIAS_PM);
+    let bias_pm = settings.bias_pm.unwrap_or(USUAL_BIAS_PM);
     // Windows share pixels with their neighbours: only this fraction of them counts as independent.
     let window_pm2 = grid.step_row * pixel[0] * grid.step_col * pixel[1];
     let independent = (window_pm2 / (CORRELATION_PM * CORRELATION_PM)).clamp(1e-6, 1.0);
     let observed = [
         Observed {
-            samples: window_samples(evidence, maps, passed_over, (&tiles, settings)),
+            samples: window_samples(evidence, maps, unusual, (&tiles, settings)),
             bias_pm,
             independent,
         },
         Observed {
-            samples: cell_samples(evidence, passed_over, (&tiles, settings)),
+            samples: cell_samples(evidence, unusual, (&tiles, settings)),
             bias_pm: settings.classical_bias_pm,
             independent: INDEPENDENT_CELLS,
         },
@@ -315,16 +310,13 @@ fn in_reference(evidence: &Evidence<'_>, [row, col]: [f64; 2], settings: &Mistil
 fn window_samples(
     evidence: &Evidence<'_>,
     maps: &PolarizationMaps,
-    passed_over: &PassedOver<'_>,
+    unusual: &Array2<u8>,
     (tiles, settings): (&Tiles, &MistiltSettings),
 ) -> Vec<Sample> {
     let grid = &evidence.fields.grid;
     maps.p_x
         .indexed_iter()
-        .filter(|&((i, j), _)| {
-            let near_wall = passed_over.near_walls.get([i, j]) == Some(&true);
-            !near_wall && passed_over.unusual.get([i, j]).is_none_or(|&unusual| unusual == 0)
-        })
+        .filter(|&((i, j), _)| unusual.get([i, j]).is_none_or(|&unusual| unusual == 0))
         .filter_map(|((i, j), p_x)| {
             let p = Vector2::new(f64::from(*p_x), f64::from(*maps.p_y.get([i, j])?));
             let (row, col) = (grid.row0 + i as f64 * grid.step_row, grid.col0 + j as f64 * grid.step_col);
@@ -337,18 +329,16 @@ fn window_samples(
 /// P of the classical cells, but for those beneath unusual windows.
 fn cell_samples(
     evidence: &Evidence<'_>,
-    passed_over: &PassedOver<'_>,
+    unusual: &Array2<u8>,
     (tiles, settings): (&Tiles, &MistiltSettings),
 ) -> Vec<Sample> {
     let grid = &evidence.fields.grid;
-    let unusual = |row: f64, col: f64| {
+    let flagged = |row: f64, col: f64| {
         let window = [(row - grid.row0) / grid.step_row, (col - grid.col0) / grid.step_col].map(f64::round);
         let [i, j] = window;
-        i >= 0.0
-            && j >= 0.0
-            && passed_over.unusual.get([i as usize, j as usize]).is_some_and(|&flag| flag != 0)
+        i >= 0.0 && j >= 0.0 && unusual.get([i as usize, j as usize]).is_some_and(|&flag| flag != 0)
     };
-    let cells = evidence.fields.cells.iter().filter(|cell| !unusual(cell.row, cell.col));
+    let cells = evidence.fields.cells.iter().filter(|cell| !flagged(cell.row, cell.col));
     cells
         .filter(|cell| cell.p_x.is_finite() && cell.p_y.is_finite())
         .map(|cell| Sample {
