@@ -82,7 +82,10 @@ pub fn evaluate(evidence: &Evidence<'_>, reference: &Reference, settings: &FlagS
     let ood = ood::evaluate(maps, reference, &settings.ood);
     let walls =
         if reference.material.polar { walls::find(evidence, &ood, &settings.walls) } else { Vec::new() };
-    let mistilt = mistilt::evaluate(evidence, reference, &ood.flag, &settings.mistilt);
+    // On a wall P is shorter than in either domain, and in a window unlike the training set it is anything.
+    let mut passed_over = walls::near(evidence, &walls);
+    passed_over.zip_mut_with(&ood.flag, |passed_over, &flag| *passed_over |= flag != 0);
+    let mistilt = mistilt::evaluate(evidence, reference, &passed_over, &settings.mistilt);
     let sites = candidates::rank(evidence, &ood, &mistilt, &walls, &settings.candidates);
     Flagged { ood, mistilt, sites }
 }

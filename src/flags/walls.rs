@@ -5,6 +5,7 @@ use super::geometry::grid_centre;
 use super::ood::OodEvidence;
 use crate::config::InvalidSetting;
 use ferrostem_proto::PixelPosition;
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 /// What counts as a wall.
@@ -106,4 +107,34 @@ pub(super) fn find(evidence: &Evidence<'_>, ood: &OodEvidence, settings: &WallSe
         }
     }
     points
+}
+
+/// Distance from a wall within which P has not its full length, pm: half a wall of ordinary width, and the cells that a window takes the
+/// mean of.
+const BLURRED_PM: f64 = 700.0;
+
+/// Windows so near to a wall that their P is shortened by it, `[window row, window col]`.
+pub(super) fn near(evidence: &Evidence<'_>, walls: &[WallPoint]) -> Array2<bool> {
+    let shape = evidence.fields.polarization.as_ref().map_or((0, 0), |maps| maps.p_x.dim());
+    let grid = &evidence.fields.grid;
+    let [row_pm, col_pm] = evidence.calibration.pixel_size_pm;
+    let mut near = Array2::from_elem(shape, false);
+    // Window indices around a wall, clipped to the grid.
+    let around = |centre: f64, first: f64, step: f64, pixel_pm: f64, count: usize| {
+        let (middle, reach) = ((centre - first) / step, BLURRED_PM / (step * pixel_pm));
+        let from = (middle - reach).ceil().max(0.0) as usize;
+        let to = (middle + reach).floor().max(-1.0) + 1.0;
+        from..(to as usize).min(count)
+    };
+    for wall in walls {
+        for i in around(wall.px.row, grid.row0, grid.step_row, row_pm, shape.0) {
+            for j in around(wall.px.col, grid.col0, grid.step_col, col_pm, shape.1) {
+                let centre = grid_centre(grid, i, j);
+                let down = (centre.row - wall.px.row) * row_pm;
+                let right = (centre.col - wall.px.col) * col_pm;
+                near[[i, j]] |= down.hypot(right) <= BLURRED_PM;
+            }
+        }
+    }
+    near
 }

@@ -1,6 +1,7 @@
 //! Which polar variant each measured P belongs to, over the whole frame: a mixture with one offset and one magnitude.
 //!
-//! Components are two-dimensional Student t distributions, so that windows on walls and failed fits weigh little.
+//! Components are two-dimensional Student t distributions before a flat background, so that windows on walls and failed fits weigh
+//! little.
 
 use nalgebra::{Matrix2, Matrix3, Vector2, Vector3};
 
@@ -14,6 +15,9 @@ const ROUNDS: usize = 40;
 /// solution that is nearest to no tilt, of those that fit equally well.
 const PRIOR_OFFSET_PM: f64 = 20.0;
 const PRIOR_MAGNITUDE: f64 = 0.5;
+/// The background is flat within this radius, pm, and has this share at first.
+const BACKGROUND_PM: f64 = 80.0;
+const FIRST_BACKGROUND: f64 = 0.05;
 /// Smallest scale of the scatter, pm.
 const LEAST_SIGMA_PM: f64 = 0.3;
 /// A variant keeps at least this share, so that it can grow again.
@@ -35,6 +39,8 @@ pub(super) struct Clusters {
     pub sigma: f64,
     /// Share of each variant.
     pub shares: Vec<f64>,
+    /// Share of what belongs to none.
+    pub background: f64,
     log_likelihood: f64,
 }
 
@@ -49,7 +55,7 @@ impl Clusters {
                 (share * density(z, self.sigma), (TAIL + 2.0) / (TAIL + z))
             })
             .collect();
-        let sum: f64 = densities.iter().map(|(density, _)| density).sum();
+        let sum = self.background * flat() + densities.iter().map(|(density, _)| density).sum::<f64>();
         densities.into_iter().map(|(density, weight)| weight * density / sum.max(f64::MIN_POSITIVE)).collect()
     }
 
@@ -68,6 +74,16 @@ impl Clusters {
     fn centres(&self, variants: &[Vector2<f64>]) -> Vec<Vector2<f64>> {
         variants.iter().map(|variant| self.offset + variant * self.magnitude).collect()
     }
+}
+
+/// Density of the background.
+fn flat() -> f64 {
+    1.0 / (std::f64::consts::PI * BACKGROUND_PM * BACKGROUND_PM)
+}
+
+/// What part of its weight a value's share of a component is, `z` squared scales from the centre.
+pub(super) fn share_of_weight(z: f64) -> f64 {
+    (TAIL + z) / (TAIL + 2.0)
 }
 
 /// Density of a two-dimensional t distribution at `z` squared scales from its centre.
@@ -96,8 +112,8 @@ pub(super) fn cluster(
     if populated < 2 || apart(&best, variants, min_share) < LEAST_APART * best.sigma {
         return None;
     }
-    // Parameters: offset, magnitude, scale and shares against centre and scatter.
-    let more_parameters = (4 + populated - 1) as f64 - 5.0;
+    // Parameters: offset, magnitude, scale, background and shares against centre and scatter.
+    let more_parameters = (5 + populated - 1) as f64 - 5.0;
     let counted = (n * independent).max(1.0);
     let gain =
         2.0 * independent * (best.log_likelihood - one_cluster(vectors)) - more_parameters * counted.ln();
@@ -130,7 +146,8 @@ fn mixture(vectors: &[Vector2<f64>], variants: &[Vector2<f64>], start_pm: f64) -
         offset: Vector2::zeros(),
         magnitude: start_pm,
         sigma: 0.35 * start_pm,
-        shares: vec![1.0 / variants.len() as f64; variants.len()],
+        shares: vec![(1.0 - FIRST_BACKGROUND) / variants.len() as f64; variants.len()],
+        background: FIRST_BACKGROUND,
         log_likelihood: f64::NEG_INFINITY,
     };
     for _ in 0..ROUNDS {
@@ -142,17 +159,20 @@ fn mixture(vectors: &[Vector2<f64>], variants: &[Vector2<f64>], start_pm: f64) -
         let mut log_likelihood = 0.0;
         let prior = [PRIOR_OFFSET_PM, PRIOR_OFFSET_PM, PRIOR_MAGNITUDE * start_pm];
         for p in vectors {
-            let total: f64 = centres
-                .iter()
-                .zip(&found.shares)
-                .map(|(c, share)| share * density((p - c).norm_squared() / found.sigma.powi(2), found.sigma))
-                .sum();
+            let total: f64 = found.background * flat()
+                + centres
+                    .iter()
+                    .zip(&found.shares)
+                    .map(|(c, share)| {
+                        share * density((p - c).norm_squared() / found.sigma.powi(2), found.sigma)
+                    })
+                    .sum::<f64>();
             log_likelihood += total.max(f64::MIN_POSITIVE).ln();
             for (k, weight) in found.weights(p, &centres).into_iter().enumerate() {
                 let (Some(variant), Some(centre)) = (variants.get(k), centres.get(k)) else { continue };
                 let z = (p - centre).norm_squared() / found.sigma.powi(2);
                 if let Some(share) = shares.get_mut(k) {
-                    *share += weight * (TAIL + z) / (TAIL + 2.0);
+                    *share += weight * share_of_weight(z);
                 }
                 squares += weight * (p - centre).norm_squared();
                 for axis in 0..2 {
@@ -174,7 +194,9 @@ fn mixture(vectors: &[Vector2<f64>], variants: &[Vector2<f64>], start_pm: f64) -
         let before = (found.offset, found.magnitude, found.sigma);
         found.offset = Vector2::new(solution.x, solution.y);
         found.magnitude = solution.z;
-        found.sigma = (squares / (2.0 * n)).sqrt().max(LEAST_SIGMA_PM);
+        let members = shares.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+        found.sigma = (squares / (2.0 * members)).sqrt().max(LEAST_SIGMA_PM);
+        found.background = (1.0 - members / n).clamp(0.0, 0.5);
         found.shares = shares.into_iter().map(|share| (share / n).max(LEAST_SHARE)).collect();
         let moved = (found.offset - before.0).norm() + (found.magnitude - before.1).abs();
         if moved + (found.sigma - before.2).abs() < 1e-3 {

@@ -1,12 +1,12 @@
 //! The offset of P over a frame: one linear Gaussian model of all tiles, variants and measurements.
 //!
 //! The mean of what belongs to variant `k` in tile `t`, as one measurement `s` sees it, is
-//! `offset(t) + bias(s) + (magnitude(s) + change(s, t)) · variant(k) ± deviation(s, axis of k)`. The offset is smooth over the frame
+//! `offset(t) + bias(s) + (magnitude(s) + change(s, t, k)) · variant(k) ± deviation(s, axis of k)`. The offset is smooth over the frame
 //! (a Gaussian process), so that tiles vote for their neighbours; the bias is the measurement's own; opposite variants deviate from
-//! the material's direction and from each other's length alike, which is what a strain does to them.
+//! the material's direction and length alike, which is what a strain does to them; the change is a domain's own, which walls shorten.
 
 use super::MistiltSettings;
-use super::cluster::{Clusters, T_INFORMATION};
+use super::cluster::{Clusters, T_INFORMATION, share_of_weight};
 use nalgebra::{DMatrix, DVector, Matrix2, Vector2};
 
 /// The offset's standard deviation before anything is measured, pm.
@@ -175,15 +175,19 @@ fn rescale(
     variants: &Variants,
     centres: impl Fn(usize, &Clusters) -> Vec<Vector2<f64>>,
 ) {
-    let (mut squares, mut count) = (0.0, 0usize);
+    let (mut squares, mut count) = (0.0, 0.0);
+    let sigma = measurement.clusters.sigma;
     for sample in &measurement.samples {
         let centres = centres(sample.tile, &measurement.clusters);
         let weights = belongs(sample, measurement, variants, &centres);
-        count += usize::from(weights.iter().any(|weight| *weight > 0.0));
-        squares += weights.iter().zip(&centres).map(|(w, c)| w * (sample.p - c).norm_squared()).sum::<f64>();
+        for (weight, centre) in weights.iter().zip(&centres) {
+            let square = (sample.p - centre).norm_squared();
+            count += weight * share_of_weight(square / (sigma * sigma));
+            squares += weight * square;
+        }
     }
-    if count > 0 && squares > 0.0 {
-        measurement.clusters.sigma = (squares / (2.0 * count as f64)).sqrt();
+    if count > 0.0 && squares > 0.0 {
+        measurement.clusters.sigma = (squares / (2.0 * count)).sqrt();
     }
 }
 
@@ -261,7 +265,7 @@ fn solve(
     Some((Posterior { offset, covariance }, solution))
 }
 
-/// Adds what one measurement says of one tile. The magnitude's own change in the tile is eliminated on the spot.
+/// Adds what one measurement says of one tile. The change of each domain's length is part of what its mean scatters by.
 fn add_tile(
     normal: &mut DMatrix<f64>,
     right: &mut DVector<f64>,
@@ -270,38 +274,32 @@ fn add_tile(
     groups: &[Group],
 ) {
     let scatter = measurement.clusters.sigma.powi(2);
-    let mut change = (1.0 / (tolerance * tolerance), 0.0, Vec::<(usize, f64)>::new());
     for ((group, variant), axis) in groups.iter().zip(&variants.all).zip(&variants.axes) {
         if group.weight <= 0.0 {
             continue;
         }
         let information = group.weight * measurement.independent * T_INFORMATION / scatter;
+        let spread =
+            Matrix2::identity() / information + variant * variant.transpose() * tolerance * tolerance;
+        let Some(precision) = spread.try_inverse() else { continue };
         let rest = group.sum / group.weight - variant * measurement.clusters.magnitude;
-        for component in 0..2 {
+        let design = |component: usize| {
             let mut design = vec![
                 (2 * tile + component, 1.0),
                 (at.bias + component, 1.0),
                 (at.magnitude, variant[component]),
             ];
-            if let Some((axis, sense)) = axis {
-                design.push((at.deviations + 2 * axis + component, *sense));
-            }
-            for &(i, a) in &design {
-                right[i] += information * a * rest[component];
-                for &(j, b) in &design {
-                    normal[(i, j)] += information * a * b;
+            design.extend(axis.map(|(axis, sense)| (at.deviations + 2 * axis + component, sense)));
+            design
+        };
+        for (one, other) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let weight = precision[(one, other)];
+            for (i, a) in design(one) {
+                right[i] += weight * a * rest[other];
+                for (j, b) in design(other) {
+                    normal[(i, j)] += weight * a * b;
                 }
-                change.2.push((i, information * a * variant[component]));
             }
-            change.0 += information * variant[component] * variant[component];
-            change.1 += information * variant[component] * rest[component];
-        }
-    }
-    let (own, known, coupled) = change;
-    for &(i, a) in &coupled {
-        right[i] -= a * known / own;
-        for &(j, b) in &coupled {
-            normal[(i, j)] -= a * b / own;
         }
     }
 }

@@ -44,7 +44,7 @@ pub struct MistiltSettings {
     pub classical_bias_pm: f64,
     /// Smallest share of a frame's P that a second variant must hold for the frame to be judged.
     pub min_variant_share: f64,
-    /// By how much a variant may deviate from the material's, with its opposite, and P from tile to tile, as a part of P.
+    /// By how much a variant may deviate from the material's, with its opposite, and its length from domain to domain, as a part of P.
     pub variant_tolerance: f64,
     /// The offset varies by this over the frame, pm, on this scale, nm.
     pub variation_pm: f64,
@@ -185,12 +185,12 @@ const CORRELATION_PM: f64 = 700.0;
 /// The part of the classical cells that counts as independent: neighbours share two A columns.
 const INDEPENDENT_CELLS: f64 = 0.7;
 
-/// Evaluates the frame. Windows that are `unusual` (out of distribution, `[window row, window col]`) tell nothing of mistilt, nor do
-/// the cells beneath them. Windows on walls do: P between two variants takes the mean of both nowhere else.
+/// Evaluates the frame. Windows that are `passed_over` (out of distribution, or on a wall; `[window row, window col]`) tell nothing of
+/// mistilt, nor do the cells beneath them.
 pub(super) fn evaluate(
     evidence: &Evidence<'_>,
     reference: &Reference,
-    unusual: &Array2<u8>,
+    passed_over: &Array2<bool>,
     settings: &MistiltSettings,
 ) -> MistiltMap {
     let grid = &evidence.fields.grid;
@@ -206,12 +206,12 @@ pub(super) fn evaluate(
     let independent = (window_pm2 / (CORRELATION_PM * CORRELATION_PM)).clamp(1e-6, 1.0);
     let observed = [
         Observed {
-            samples: window_samples(evidence, maps, unusual, (&tiles, settings)),
+            samples: window_samples(evidence, maps, passed_over, (&tiles, settings)),
             bias_pm,
             independent,
         },
         Observed {
-            samples: cell_samples(evidence, unusual, (&tiles, settings)),
+            samples: cell_samples(evidence, passed_over, (&tiles, settings)),
             bias_pm: settings.classical_bias_pm,
             independent: INDEPENDENT_CELLS,
         },
@@ -310,13 +310,13 @@ fn in_reference(evidence: &Evidence<'_>, [row, col]: [f64; 2], settings: &Mistil
 fn window_samples(
     evidence: &Evidence<'_>,
     maps: &PolarizationMaps,
-    unusual: &Array2<u8>,
+    passed_over: &Array2<bool>,
     (tiles, settings): (&Tiles, &MistiltSettings),
 ) -> Vec<Sample> {
     let grid = &evidence.fields.grid;
     maps.p_x
         .indexed_iter()
-        .filter(|&((i, j), _)| unusual.get([i, j]).is_none_or(|&unusual| unusual == 0))
+        .filter(|&((i, j), _)| passed_over.get([i, j]) != Some(&true))
         .filter_map(|((i, j), p_x)| {
             let p = Vector2::new(f64::from(*p_x), f64::from(*maps.p_y.get([i, j])?));
             let (row, col) = (grid.row0 + i as f64 * grid.step_row, grid.col0 + j as f64 * grid.step_col);
@@ -326,17 +326,17 @@ fn window_samples(
         .collect()
 }
 
-/// P of the classical cells, but for those beneath unusual windows.
+/// P of the classical cells, but for those beneath windows that are passed over.
 fn cell_samples(
     evidence: &Evidence<'_>,
-    unusual: &Array2<u8>,
+    passed_over: &Array2<bool>,
     (tiles, settings): (&Tiles, &MistiltSettings),
 ) -> Vec<Sample> {
     let grid = &evidence.fields.grid;
     let flagged = |row: f64, col: f64| {
         let window = [(row - grid.row0) / grid.step_row, (col - grid.col0) / grid.step_col].map(f64::round);
         let [i, j] = window;
-        i >= 0.0 && j >= 0.0 && unusual.get([i as usize, j as usize]).is_some_and(|&flag| flag != 0)
+        i >= 0.0 && j >= 0.0 && passed_over.get([i as usize, j as usize]) == Some(&true)
     };
     let cells = evidence.fields.cells.iter().filter(|cell| !flagged(cell.row, cell.col));
     cells
