@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 /// What every message begins with.
 pub const MAGIC: [u8; 4] = [0x89, b'F', b'S', b'B'];
 const VERSION: u8 = WIRE_VERSION as u8;
+/// Set in the byte of the version when [`Additions`] follow the message, so that one that lost them is not taken for whole.
+const WITH_ADDITIONS: u8 = 0x80;
 
 /// # Errors
 /// Where bincode refuses the value; no message of this crate is known to be refused.
@@ -49,6 +51,9 @@ pub fn encode_results(message: &ResultsMessage) -> Result<Bytes, EncodeError> {
         return encode(message, 4096);
     }
     let mut bytes = encode(message, 4096)?.to_vec();
+    if let Some(version) = bytes.get_mut(MAGIC.len()) {
+        *version |= WITH_ADDITIONS;
+    }
     append(&additions, &mut bytes)?;
     Ok(bytes.into())
 }
@@ -89,18 +94,17 @@ impl Additions {
 /// # Errors
 /// See [`DecodeError`].
 pub fn decode_results(message: &Bytes, limits: &Limits) -> Result<ResultsMessage, DecodeError> {
-    let (mut decoded, rest) = decode_first(message, limits)?;
-    match &mut decoded {
-        ResultsMessage::Result(result) => {
-            if !rest.is_empty() {
-                let (additions, rest) = decode_body::<Additions>(rest, message.len())?;
-                whole(rest)?;
-                additions.put_into(result);
-            }
-            result.check()?;
+    let (version, body) = versioned(message, limits)?;
+    let (mut decoded, mut rest) = decode_body(body, message.len())?;
+    if let ResultsMessage::Result(result) = &mut decoded {
+        if version == VERSION | WITH_ADDITIONS {
+            let (additions, behind) = decode_body::<Additions>(rest, message.len())?;
+            additions.put_into(result);
+            rest = behind;
         }
-        _ => whole(rest)?,
+        result.check()?;
     }
+    whole(rest)?;
     Ok(decoded)
 }
 
@@ -119,7 +123,8 @@ fn append<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Result<(), EncodeErro
 }
 
 fn decode<T: DeserializeOwned>(message: &Bytes, limits: &Limits) -> Result<T, DecodeError> {
-    let (value, rest) = decode_first(message, limits)?;
+    let (_, body) = versioned(message, limits)?;
+    let (value, rest) = decode_body(body, message.len())?;
     whole(rest)?;
     Ok(value)
 }
@@ -131,11 +136,8 @@ fn whole(rest: &[u8]) -> Result<(), DecodeError> {
     }
 }
 
-/// The message, and the bytes behind it.
-fn decode_first<'a, T: DeserializeOwned>(
-    message: &'a Bytes,
-    limits: &Limits,
-) -> Result<(T, &'a [u8]), DecodeError> {
+/// The byte of the version and the bytes behind it.
+fn versioned<'a>(message: &'a Bytes, limits: &Limits) -> Result<(u8, &'a [u8]), DecodeError> {
     limits.check_message(message.len())?;
     let Some((head, body)) = message.split_at_checked(MAGIC.len() + 1) else {
         return Err(DecodeError::Truncated { field: "message".to_owned(), at: message.len() });
@@ -147,12 +149,13 @@ fn decode_first<'a, T: DeserializeOwned>(
         let reason = "the first bytes are not the magic 89 46 53 42".to_owned();
         return Err(DecodeError::Malformed { field: "message".to_owned(), at: 0, reason });
     }
-    if *version != VERSION {
+    if *version != VERSION && *version != VERSION | WITH_ADDITIONS {
         return Err(DecodeError::Version { found: u64::from(*version), supported: WIRE_VERSION });
     }
-    decode_body(body, message.len())
+    Ok((*version, body))
 }
 
+/// The value, and the bytes behind it.
 fn decode_body<T: DeserializeOwned>(body: &[u8], message_len: usize) -> Result<(T, &[u8]), DecodeError> {
     // bincode allocates what a length announces, up to a limit that is a constant of the type, and counts an integer of
     // one byte as the eight it takes in memory. So the limit follows the message's own size, in steps.

@@ -192,11 +192,11 @@ fn write_mistilt(out: &mut Out, mistilt: &MistiltMaps) -> Written {
 
 /// How many of these maps, which came later than the others, were made at all.
 fn present(maps: &[(&str, &Grid<f32>)]) -> u64 {
-    maps.iter().filter(|(_, map)| !map.values().is_empty()).count() as u64
+    maps.iter().filter(|(_, map)| map.shape() != [0, 0]).count() as u64
 }
 
 fn write_present(out: &mut Out, maps: &[(&str, &Grid<f32>)]) -> Written {
-    for (name, map) in maps.iter().filter(|(_, map)| !map.values().is_empty()) {
+    for (name, map) in maps.iter().filter(|(_, map)| map.shape() != [0, 0]) {
         write_f32_grid(out.str(name)?, map)?;
     }
     Ok(())
