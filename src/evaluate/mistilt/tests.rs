@@ -34,8 +34,8 @@ fn hand_worked_row() {
 #[test]
 fn a_network_without_bias_lets_an_offset_of_five_picometres_be_found() {
     let settings = MistiltStudySettings {
-        side_px: 320,
-        ideal_frames: 16,
+        side_px: 512,
+        ideal_frames: 8,
         offsets_pm: vec![0.0, 5.0],
         ideal_sigmas_pm: vec![4.0],
         ..MistiltStudySettings::default()

@@ -66,7 +66,7 @@ impl Default for MistiltSettings {
             bias_pm: None,
             classical_bias_pm: 1.0,
             min_variant_share: 0.1,
-            variant_tolerance: 0.05,
+            variant_tolerance: 0.03,
             variation_pm: 6.0,
             smooth_nm: 8.0,
             reference: None,
