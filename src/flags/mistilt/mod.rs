@@ -67,8 +67,8 @@ impl Default for MistiltSettings {
             classical_bias_pm: 1.0,
             min_variant_share: 0.1,
             variant_tolerance: 0.03,
-            variation_pm: 6.0,
-            smooth_nm: 8.0,
+            variation_pm: 4.0,
+            smooth_nm: 10.0,
             reference: None,
             publish_corrected: false,
         }
