@@ -52,6 +52,20 @@ pub struct Material {
     /// How P in pm becomes a dipole density; absent where the crystal has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dipole: Option<DipoleMode>,
+    /// What a tilt off the zone axis does to P; absent where nobody calculated it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mistilt: Option<MistiltCalibration>,
+}
+
+/// What a tilt off the zone axis does to P.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MistiltCalibration {
+    /// What P gains for each mrad, in the direction in which the tilt shifts the columns; negative where A columns shift
+    /// farther than B columns. -20 to 20 pm, not 0.
+    pub offset_pm_per_mrad: f64,
+    /// What it was calculated with, and for which depth.
+    pub source: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -178,6 +192,11 @@ impl Material {
         self.columns.a.validate("columns.a")?;
         self.columns.b.validate("columns.b")?;
         self.columns.o.validate("columns.o")?;
+        if let Some(MistiltCalibration { offset_pm_per_mrad: offset, source }) = &self.mistilt {
+            let usable = offset.abs() <= 20.0 && *offset != 0.0;
+            check(usable, "mistilt.offset_pm_per_mrad", offset, "-20 to 20, not 0")?;
+            check(!source.trim().is_empty(), "mistilt.source", source, "where it comes from")?;
+        }
         let Some(dipole) = self.dipole else { return Ok(()) };
         // The acoustic sum rule: moving the whole crystal makes no dipole.
         let sum = dipole.born_a + dipole.born_b + dipole.born_o_parallel + 2.0 * dipole.born_o_perpendicular;

@@ -89,6 +89,12 @@ pub struct ResultMessage {
     /// Polar displacement, pm.
     pub p_x: Grid<f32>,
     pub p_y: Grid<f32>,
+    /// P less the offset that mistilt is suspected of, pm; beside P and never in its place. Added to version 1; bincode carries it
+    /// in `Additions`.
+    #[serde(skip)]
+    pub p_corrected_x: Grid<f32>,
+    #[serde(skip)]
+    pub p_corrected_y: Grid<f32>,
     /// Predicted standard deviation of one component of P, pm.
     pub p_sigma: Grid<f32>,
     /// Cell parameters, pm.
@@ -138,6 +144,22 @@ pub struct MistiltMaps {
     pub p_value: Grid<f32>,
     /// 0 not evaluated, 1 consistent, 2 suspect, 3 undetermined.
     pub state: Grid<u8>,
+    // What was added to version 1; bincode carries it in `Additions`.
+    /// Covariance of the offset, pm².
+    #[serde(skip)]
+    pub offset_xx: Grid<f32>,
+    #[serde(skip)]
+    pub offset_xy: Grid<f32>,
+    #[serde(skip)]
+    pub offset_yy: Grid<f32>,
+    /// The tilt that would give the offset, toward where it shifts the columns, mrad.
+    #[serde(skip)]
+    pub tilt_x: Grid<f32>,
+    #[serde(skip)]
+    pub tilt_y: Grid<f32>,
+    /// Where the calibration of the tilt comes from.
+    #[serde(skip)]
+    pub tilt_source: Option<String>,
 }
 
 /// What kind of site a candidate is.
@@ -349,6 +371,8 @@ impl ResultMessage {
         };
         shape("p_x", self.p_x.shape(), &self.grid)?;
         shape("p_y", self.p_y.shape(), &self.grid)?;
+        shape("p_corrected_x", self.p_corrected_x.shape(), &self.grid)?;
+        shape("p_corrected_y", self.p_corrected_y.shape(), &self.grid)?;
         shape("p_sigma", self.p_sigma.shape(), &self.grid)?;
         shape("cell_a", self.cell_a.shape(), &self.grid)?;
         shape("cell_b", self.cell_b.shape(), &self.grid)?;
@@ -361,6 +385,11 @@ impl ResultMessage {
         shape("mistilt.offset_y", self.mistilt.offset_y.shape(), tiles)?;
         shape("mistilt.p_value", self.mistilt.p_value.shape(), tiles)?;
         shape("mistilt.state", self.mistilt.state.shape(), tiles)?;
+        shape("mistilt.offset_xx", self.mistilt.offset_xx.shape(), tiles)?;
+        shape("mistilt.offset_xy", self.mistilt.offset_xy.shape(), tiles)?;
+        shape("mistilt.offset_yy", self.mistilt.offset_yy.shape(), tiles)?;
+        shape("mistilt.tilt_x", self.mistilt.tilt_x.shape(), tiles)?;
+        shape("mistilt.tilt_y", self.mistilt.tilt_y.shape(), tiles)?;
         let expected = self.columns.row.len();
         let length = |field, found| {
             if found == expected { Ok(()) } else { Err(Inconsistent::Columns { field, expected, found }) }

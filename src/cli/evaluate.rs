@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::evaluate::accuracy::{self, AccuracySettings};
 use crate::evaluate::closed_loop::{self, LoopSettings};
 use crate::evaluate::columns;
+use crate::evaluate::mistilt::{self, Analyzers, MistiltStudySettings};
 use crate::evaluate::regression::{self, RegressionSettings};
 use crate::evaluate::table::Table;
 use crate::pipeline::Analyzer;
@@ -28,6 +29,8 @@ enum Study {
     Regression,
     /// Frames until planted defects are found: a controller that follows candidates, raster and random search.
     Loop,
+    /// Offsets planted in frames of several domains, one and none: how many are found, how well, how many false alarms.
+    Mistilt,
 }
 
 #[derive(Debug, Args)]
@@ -88,6 +91,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         Study::Accuracy => accuracy(args, &mut Analyzer::new(&config)?)?,
         Study::Regression => regression(args, &mut Analyzer::new(&config)?)?,
         Study::Loop => closed_loop(args, &config)?,
+        Study::Mistilt => mistilt(args)?,
     };
     if let Some(folder) = &args.out {
         for (name, table) in &tables {
@@ -169,6 +173,27 @@ fn closed_loop(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
         study.draw(folder)?;
     }
     Ok(vec![("loop", study.summary()), ("loop_defects", study.defects()), ("loop_curve", study.curve())])
+}
+
+fn mistilt(args: &EvaluateArgs) -> anyhow::Result<Tables> {
+    let mut settings: MistiltStudySettings = args.settings()?;
+    if args.quick {
+        settings = settings.quick();
+    }
+    settings.frames = args.frames.unwrap_or(settings.frames);
+    settings.validate("")?;
+    let config = args.config()?;
+    let of_material =
+        |material: &str| Analyzer::new(&Config { material: material.to_owned(), ..config.clone() });
+    let (mut polar, mut non_polar) = (of_material(mistilt::POLAR)?, of_material(mistilt::NON_POLAR)?);
+    let mut analyzers = Analyzers { polar: &mut polar, non_polar: &mut non_polar };
+    let bar = progress(settings.total_frames().iter().sum(), args.json);
+    let tables = vec![
+        ("mistilt_ideal", mistilt::ideal(&settings, &config.flags.mistilt, || bar.inc(1))?),
+        ("mistilt_pipeline", mistilt::pipeline(&mut analyzers, &settings, || bar.inc(1))?),
+    ];
+    bar.finish_and_clear();
+    Ok(tables)
 }
 
 fn figures(study: &regression::Study, folder: &Path) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@
 //! - [`closed_loop`]: a controller that follows candidates against raster and random search.
 //! - [`regression`]: predicted against true, joint distributions, maps (Nelson et al., figures 2 to 4).
 //! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
+//! - [`mistilt`]: how well an offset of P common to all domains is found.
 //! - [`table`]: one table, written as CSV, JSON and Markdown.
 //!
 //! A study is a function of its settings and a seed; files are written by whoever asked for it.
@@ -12,6 +13,7 @@
 pub mod accuracy;
 pub mod closed_loop;
 pub mod columns;
+pub mod mistilt;
 pub mod regression;
 pub mod table;
 pub mod windows;

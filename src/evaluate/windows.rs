@@ -92,7 +92,7 @@ pub fn known_frame(
 }
 
 /// As an acquisition that knows its calibration would send it.
-fn as_frame(
+pub(super) fn as_frame(
     simulated: &SimulatedFrame,
     pixel_sizes_pm: [f64; 2],
     index: usize,

@@ -97,7 +97,7 @@ pub fn evaluate(evidence: &Evidence<'_>, reference: &Reference, settings: &FlagS
     } else {
         (Vec::new(), Vec::new())
     };
-    // A window that looks at both sides of a wall measures neither, and one unlike the training set nothing.
+    // On a wall P is shorter than in either domain, and in a window unlike the training set it is anything.
     let mut passed_over = walls::near(evidence, &walls);
     passed_over.zip_mut_with(&ood.flag, |passed_over, &flag| *passed_over |= flag != 0);
     let mistilt = mistilt::evaluate(evidence, reference, &passed_over, &settings.mistilt);

@@ -109,11 +109,11 @@ pub(super) fn find(evidence: &Evidence<'_>, ood: &OodEvidence, settings: &WallSe
     points
 }
 
-/// Distance from a wall within which a window sees both of its sides, pm: half a window of 80 px at 15 pm, and half a
-/// wall of ordinary width.
-const BLURRED_PM: f64 = 1200.0;
+/// Distance from a wall within which P has not its full length, pm: half a wall of ordinary width, and the cells that a window takes the
+/// mean of.
+const BLURRED_PM: f64 = 450.0;
 
-/// Windows so near to a wall that they mix both of its sides, `[window row, window col]`.
+/// Windows so near to a wall that their P is shortened by it, `[window row, window col]`.
 pub(super) fn near(evidence: &Evidence<'_>, walls: &[WallPoint]) -> Array2<bool> {
     let shape = evidence.fields.polarization.as_ref().map_or((0, 0), |maps| maps.p_x.dim());
     let grid = &evidence.fields.grid;

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// Name of the manifest in a model's folder.
 pub const MANIFEST_FILE: &str = "model.toml";
 
+/// Key of [`Manifest::bias_pm`] among the errors on held-out data.
+pub const BIAS_KEY: &str = "bias_p_component_pm";
+
 /// The outputs of a DCNN, in this order.
 pub const DCNN_OUTPUTS: [&str; 7] =
     ["p_x", "p_y", "cell_a", "cell_b", "cell_angle", "cell_area", "log_p_sigma"];
@@ -243,6 +246,12 @@ impl Manifest {
                 check(path, "architecture.filters", config.filters, |n| (1..=256).contains(n), "1 to 256")
             }
         }
+    }
+
+    /// Standard deviation, from frame to frame of the held-out ones, of a DCNN's own bias, a component of P, pm; `None` where the
+    /// record does not say.
+    pub fn bias_pm(&self) -> Option<f64> {
+        self.training.held_out.get(BIAS_KEY)?.as_float().filter(|bias| bias.is_finite() && *bias >= 0.0)
     }
 
     /// The output of that name. [`Self::read`] made sure that a DCNN has all of them.

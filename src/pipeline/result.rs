@@ -2,6 +2,7 @@
 
 use super::stages::StopWatch;
 use crate::flags::Flagged;
+use crate::flags::mistilt::{MistiltMap, TileVerdict};
 use crate::frame::{Column, Fields, Frame};
 use ferrostem_proto::{
     Calibration, Candidate, ColumnTable, Counters, Grid, MistiltMaps, ModelIds, OodMaps, ResultMessage,
@@ -29,13 +30,7 @@ pub(super) fn assemble(finished: Finished<'_>, watch: StopWatch) -> ResultMessag
         grid: fields.grid,
         ood: OodMaps { p_value: grid(flagged.ood.p_value), flag: grid(flagged.ood.flag) },
         columns: fields.columns.as_deref().map(table).unwrap_or_default(),
-        mistilt: MistiltMaps {
-            tiles: flagged.mistilt.tiles,
-            offset_x: grid(flagged.mistilt.verdicts.mapv(|verdict| verdict.offset_x as f32)),
-            offset_y: grid(flagged.mistilt.verdicts.mapv(|verdict| verdict.offset_y as f32)),
-            p_value: grid(flagged.mistilt.verdicts.mapv(|verdict| verdict.p_value as f32)),
-            state: grid(flagged.mistilt.verdicts.mapv(|verdict| verdict.state as u8)),
-        },
+        mistilt: mistilt_maps(&flagged.mistilt),
         candidates,
         model: models,
         calibration,
@@ -56,7 +51,32 @@ pub(super) fn assemble(finished: Finished<'_>, watch: StopWatch) -> ResultMessag
         message.cell_angle = grid(maps.cell_angle.clone());
         message.cell_area = grid(maps.cell_area.clone());
     }
+    if let Some(corrected) = flagged.mistilt.corrected {
+        message.p_corrected_x = grid(corrected.p_x);
+        message.p_corrected_y = grid(corrected.p_y);
+    }
     message
+}
+
+fn mistilt_maps(map: &MistiltMap) -> MistiltMaps {
+    let of = |value: fn(&TileVerdict) -> f64| grid(map.verdicts.map(|verdict| value(verdict) as f32));
+    let (tilt_x, tilt_y) = match map.tilt_source {
+        Some(_) => (of(|verdict| verdict.tilt_x), of(|verdict| verdict.tilt_y)),
+        None => Default::default(),
+    };
+    MistiltMaps {
+        tiles: map.tiles,
+        offset_x: of(|verdict| verdict.offset_x),
+        offset_y: of(|verdict| verdict.offset_y),
+        p_value: of(|verdict| verdict.p_value),
+        state: grid(map.verdicts.map(|verdict| verdict.state as u8)),
+        offset_xx: of(|verdict| verdict.offset_xx),
+        offset_xy: of(|verdict| verdict.offset_xy),
+        offset_yy: of(|verdict| verdict.offset_yy),
+        tilt_x,
+        tilt_y,
+        tilt_source: map.tilt_source.clone(),
+    }
 }
 
 fn grid<T: Clone + Default>(array: Array2<T>) -> Grid<T> {

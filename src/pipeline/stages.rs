@@ -115,6 +115,8 @@ pub struct Measured {
     maps: Option<PolarizationMaps>,
     probability: Option<Array3<f32>>,
     models: ModelIds,
+    /// Of the DCNN, where its manifest says it, pm.
+    bias_pm: Option<f64>,
 }
 
 /// Microseconds by stage, in the order in which they were taken.
@@ -195,7 +197,8 @@ pub fn measure(mut prepared: Prepared, engine: &Engine, stages: &Stages) -> Resu
         None => None,
     };
     prepared.watch.lap("fcnn");
-    Ok(Measured { prepared, maps, probability, models: engine.model_ids() })
+    let bias_pm = engine.dcnn_manifest().and_then(Manifest::bias_pm);
+    Ok(Measured { prepared, maps, probability, models: engine.model_ids(), bias_pm })
 }
 
 /// Columns, the classical field, flags and candidates: everything behind the networks.
@@ -208,7 +211,7 @@ pub fn finish(
     stages: &Stages,
     tracker: &mut Tracker,
 ) -> Result<ResultMessage, StageError> {
-    let Measured { prepared, maps, probability, models } = measured;
+    let Measured { prepared, maps, probability, models, bias_pm } = measured;
     let Prepared { frame, dcnn, fcnn, calibration, lattice_angle_rad, mut watch } = prepared;
     watch.lap("wait_finish");
     let windows = dcnn.as_ref().and_then(|input| input.windows.as_ref());
@@ -234,7 +237,9 @@ pub fn finish(
     };
     watch.lap("polarization");
     let evidence = Evidence { frame: &frame, fields: &fields, calibration: &calibration, lattice_angle_rad };
-    let mut flagged = flags::evaluate(&evidence, reference, &stages.flags);
+    let mut settings = stages.flags.clone();
+    settings.mistilt.bias_pm = settings.mistilt.bias_pm.or(bias_pm);
+    let mut flagged = flags::evaluate(&evidence, reference, &settings);
     let model = models.dcnn.as_ref().or(models.fcnn.as_ref()).map_or("", |model| model.name.as_str());
     let sighting = Sighting { frame: &frame, calibration: &calibration, model, now_ns: super::now_ns() };
     let candidates = tracker.track(std::mem::take(&mut flagged.sites), &sighting);

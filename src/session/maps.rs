@@ -7,12 +7,41 @@ use ferrostem_proto::{Grid, GridSpec, ResultMessage};
 use hdf5::{Group, H5Type};
 use ndarray::ArrayView2;
 
-/// Channels on the window grid, in the order of the bits of `ResultRow::measured_windows`.
-pub(super) const WINDOW_MAPS: &[&str] =
-    &["p_x", "p_y", "p_sigma", "cell_a", "cell_b", "cell_angle", "cell_area", "ood_p_value", "ood_flag"];
-/// Channels on the mistilt tiles, in the order of the bits of `ResultRow::measured_tiles`.
-pub(super) const TILE_MAPS: &[&str] =
-    &["mistilt_offset_x", "mistilt_offset_y", "mistilt_p_value", "mistilt_state"];
+/// Channels on the window grid, in the order of the bits of `ResultRow::measured_windows`. Those behind `ood_flag` are only in sessions
+/// that have them.
+pub(super) const WINDOW_MAPS: &[&str] = &[
+    "p_x",
+    "p_y",
+    "p_sigma",
+    "cell_a",
+    "cell_b",
+    "cell_angle",
+    "cell_area",
+    "ood_p_value",
+    "ood_flag",
+    "p_corrected_x",
+    "p_corrected_y",
+];
+/// Channels on the mistilt tiles, in the order of the bits of `ResultRow::measured_tiles`. Those behind `mistilt_state` are only in
+/// sessions that have them.
+pub(super) const TILE_MAPS: &[&str] = &[
+    "mistilt_offset_x",
+    "mistilt_offset_y",
+    "mistilt_p_value",
+    "mistilt_state",
+    "mistilt_offset_xx",
+    "mistilt_offset_xy",
+    "mistilt_offset_yy",
+    "mistilt_tilt_x",
+    "mistilt_tilt_y",
+];
+
+/// How many of [`WINDOW_MAPS`] and [`TILE_MAPS`] every session with results has.
+pub(super) const ALWAYS_WINDOWS: usize = 9;
+pub(super) const ALWAYS_TILES: usize = 4;
+/// Which of [`TILE_MAPS`] is the tilt, and the attribute of it that tells where its calibration comes from.
+pub(super) const TILT_MAP: usize = 7;
+pub(super) const TILT_SOURCE: &str = "calibration_source";
 
 /// A map of a result and how its channel is labelled.
 pub(super) struct Map<'a> {
@@ -59,11 +88,38 @@ pub(super) fn window_maps(result: &ResultMessage) -> Vec<Map<'_>> {
             units: "1",
             values: MapValues::Code(&result.ood.flag),
         },
+        real(
+            "p_corrected_x",
+            "polar displacement less the offset of mistilt, x",
+            "pm",
+            &result.p_corrected_x,
+        ),
+        real(
+            "p_corrected_y",
+            "polar displacement less the offset of mistilt, y",
+            "pm",
+            &result.p_corrected_y,
+        ),
     ]
+}
+
+/// Those that a session gets channels for when `maps` are the first: the first `always`, and the rest where any of them holds something,
+/// so that all keep their numbers.
+pub(super) fn recorded(mut maps: Vec<Map<'_>>, always: usize) -> Vec<Map<'_>> {
+    if maps.iter().skip(always).all(|map| map.values.is_empty()) {
+        maps.truncate(always);
+    }
+    maps
+}
+
+/// How many channels `maps` need at least: up to the last that holds something.
+pub(super) fn channels_needed(maps: &[Map]) -> usize {
+    maps.iter().rposition(|map| !map.values.is_empty()).map_or(0, |last| last + 1)
 }
 
 pub(super) fn tile_maps(result: &ResultMessage) -> Vec<Map<'_>> {
     let real = |name, quantity, units, grid| Map { name, quantity, units, values: MapValues::Real(grid) };
+    let mistilt = &result.mistilt;
     vec![
         real("mistilt_offset_x", "offset common to all domains, x", "pm", &result.mistilt.offset_x),
         real("mistilt_offset_y", "offset common to all domains, y", "pm", &result.mistilt.offset_y),
@@ -74,6 +130,11 @@ pub(super) fn tile_maps(result: &ResultMessage) -> Vec<Map<'_>> {
             units: "1",
             values: MapValues::Code(&result.mistilt.state),
         },
+        real("mistilt_offset_xx", "covariance of the offset, xx", "pm^2", &mistilt.offset_xx),
+        real("mistilt_offset_xy", "covariance of the offset, xy", "pm^2", &mistilt.offset_xy),
+        real("mistilt_offset_yy", "covariance of the offset, yy", "pm^2", &mistilt.offset_yy),
+        real("mistilt_tilt_x", "tilt toward where it shifts the columns, x", "mrad", &mistilt.tilt_x),
+        real("mistilt_tilt_y", "tilt toward where it shifts the columns, y", "mrad", &mistilt.tilt_y),
     ]
 }
 
@@ -122,7 +183,15 @@ mod tests {
 
     #[test]
     fn the_names_are_in_the_order_of_the_maps() {
-        let result = ResultMessage::default();
+        let mut result = ResultMessage::default();
+        assert_eq!(TILE_MAPS[ALWAYS_TILES - 1], "mistilt_state");
+        assert_eq!(WINDOW_MAPS[ALWAYS_WINDOWS - 1], "ood_flag");
+        assert_eq!(recorded(tile_maps(&result), ALWAYS_TILES).len(), ALWAYS_TILES);
+        assert_eq!(channels_needed(&tile_maps(&result)), 0);
+        result.mistilt.offset_xx = Grid::new(1, 1, vec![1.0]).unwrap_or_default();
+        assert_eq!(recorded(tile_maps(&result), ALWAYS_TILES).len(), TILE_MAPS.len());
+        assert_eq!(channels_needed(&tile_maps(&result)), 5);
+        assert_eq!(TILE_MAPS[TILT_MAP], "mistilt_tilt_x");
         assert!(window_maps(&result).iter().map(|map| map.name).eq(WINDOW_MAPS.iter().copied()));
         assert!(tile_maps(&result).iter().map(|map| map.name).eq(TILE_MAPS.iter().copied()));
     }

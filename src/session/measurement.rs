@@ -4,7 +4,10 @@ use super::error::{At, SessionError};
 use super::file::roomy_group;
 use super::h5::{self, Table, place, write_image, write_text};
 use super::layout::{self, CandidateRow, ColumnRow, FrameRow, ResultRow, measurement_name, quantity_name};
-use super::maps::{Map, MapValues, measured, tile_maps, window_maps, write_map};
+use super::maps::{
+    ALWAYS_TILES, ALWAYS_WINDOWS, Map, MapValues, TILT_MAP, TILT_SOURCE, channels_needed, measured, recorded,
+    tile_maps, window_maps, write_map,
+};
 use super::rows::{candidate_rows, column_rows, frame_row, result_row};
 use super::stack::{Filing, Metadata, SpatialAxis, Stack, StackSpec};
 use crate::frame::{Frame, FrameTimes, ScanGeometry};
@@ -186,14 +189,18 @@ impl Measurement {
         let windows = measured(window_maps(result), &result.grid, staged)?;
         let tiles = measured(tile_maps(result), &result.mistilt.tiles, staged)?;
         if !windows.is_empty() && self.windows.is_none() {
-            let all = window_maps(result);
+            let all = recorded(window_maps(result), ALWAYS_WINDOWS);
             let grid = (layout::WINDOW_GRID, &result.grid);
             self.windows = Some(self.create_maps(staged, grid, &all, filing)?);
         }
         if !tiles.is_empty() && self.tiles.is_none() {
-            let all = tile_maps(result);
+            let all = recorded(tile_maps(result), ALWAYS_TILES);
             let grid = (layout::TILE_GRID, &result.mistilt.tiles);
-            self.tiles = Some(self.create_maps(staged, grid, &all, filing)?);
+            let tiles = self.create_maps(staged, grid, &all, filing)?;
+            if let (Some(source), Some(stack)) = (&result.mistilt.tilt_source, tiles.stacks.get(TILT_MAP)) {
+                write_text(&stack.data, TILT_SOURCE, source)?;
+            }
+            self.tiles = Some(tiles);
         }
         Ok(())
     }
@@ -216,12 +223,17 @@ impl Measurement {
             && self.pixel_size_pm == frame.scan.pixel_size_pm
     }
 
-    /// Whether the maps of `result` have the grids of those already written.
+    /// Whether the maps of `result` have the grids of those already written, and there is a place for each.
     pub(super) fn fits_result(&self, result: &ResultMessage) -> bool {
         let same = |maps: &Option<Maps>, grid: &GridSpec| {
             maps.as_ref().is_none_or(|maps| maps.grid == *grid || grid.rows == 0 || grid.cols == 0)
         };
-        same(&self.windows, &result.grid) && same(&self.tiles, &result.mistilt.tiles)
+        let room =
+            |maps: &Option<Maps>, count: usize| maps.as_ref().is_none_or(|maps| maps.stacks.len() >= count);
+        same(&self.windows, &result.grid)
+            && same(&self.tiles, &result.mistilt.tiles)
+            && room(&self.windows, channels_needed(&window_maps(result)))
+            && room(&self.tiles, channels_needed(&tile_maps(result)))
     }
 
     /// The frame that a result of `acquisition` and `seq` belongs to, if it still waits for one.

@@ -3,7 +3,7 @@
 use super::error::{At, SessionError};
 use super::h5::{place, read_attribute, read_rows, read_text, string};
 use super::layout::{self, AckRow, CandidateRow, ColumnRow, EventRow, GapRow, ResultRow};
-use super::maps::{TILE_MAPS, WINDOW_MAPS};
+use super::maps::{TILE_MAPS, TILT_MAP, TILT_SOURCE, WINDOW_MAPS};
 use super::own::{measurements, open_recorded, whole_rows};
 use super::recording::{Gap, SessionEvent};
 use ferrostem_proto::{
@@ -224,6 +224,8 @@ impl Results {
             grid: self.windows.filter(|_| row.measured_windows != 0).unwrap_or_default(),
             p_x: window(0)?,
             p_y: window(1)?,
+            p_corrected_x: window(9)?,
+            p_corrected_y: window(10)?,
             p_sigma: window(2)?,
             cell_a: window(3)?,
             cell_b: window(4)?,
@@ -240,6 +242,12 @@ impl Results {
                 offset_y: tile(1)?,
                 p_value: tile(2)?,
                 state: self.map(TILE_MAPS, 3, row.measured_tiles, frame)?,
+                offset_xx: tile(4)?,
+                offset_xy: tile(5)?,
+                offset_yy: tile(6)?,
+                tilt_x: tile(7)?,
+                tilt_y: tile(8)?,
+                tilt_source: self.tilt_source(row)?,
             },
             candidates: self.candidates(row)?,
             model: self.json(&string(&row.model), "model")?,
@@ -287,6 +295,15 @@ impl Results {
     }
 
     /// The dataset `Channel_NNN/<name>/<name>`, whichever its number.
+    fn tilt_source(&self, row: &ResultRow) -> Result<Option<String>, SessionError> {
+        if row.measured_tiles & 1 << TILT_MAP == 0 {
+            return Ok(None);
+        }
+        let name = TILE_MAPS.get(TILT_MAP).copied().unwrap_or_default();
+        let tilt = self.channel(name)?;
+        Ok(read_text(&tilt, TILT_SOURCE))
+    }
+
     fn channel(&self, name: &str) -> Result<Dataset, SessionError> {
         let channels = self.group.member_names().at(|| place(&self.group))?;
         channels

@@ -6,6 +6,7 @@ use super::typed_array::{
     write_u8_column, write_u8_grid,
 };
 use super::writer::{Out, Written, write_envelope, write_named_numbers, write_pair};
+use crate::array::Grid;
 use crate::error::DecodeError;
 use crate::message::{
     Calibration, CalibrationSource, Candidate, CandidateKind, CandidatesMessage, ColumnTable, Counters,
@@ -17,19 +18,21 @@ use crate::message::{
 pub(super) fn capacity(result: &ResultMessage) -> usize {
     let [rows, cols] = result.p_x.shape();
     let [tile_rows, tile_cols] = result.mistilt.offset_x.shape();
-    let windows = 33 * rows * cols;
-    let tiles = 13 * tile_rows * tile_cols;
+    let windows = 41 * rows * cols;
+    let tiles = 33 * tile_rows * tile_cols;
     4096 + windows + tiles + 13 * result.columns.row.len() + 512 * result.candidates.len()
 }
 
 pub(super) fn write_result(out: &mut Out, result: &ResultMessage) -> Written {
-    write_envelope(out, "result", 21)?;
+    let corrected = [("p_corrected_x", &result.p_corrected_x), ("p_corrected_y", &result.p_corrected_y)];
+    write_envelope(out, "result", 21 + present(&corrected))?;
     out.str("acquisition")?.str(&result.acquisition)?;
     out.str("seq")?.u64(result.seq)?;
     out.str("t_acquired_ns")?.u64(result.t_acquired_ns)?;
     write_grid_spec(out.str("grid")?, &result.grid)?;
     write_f32_grid(out.str("p_x")?, &result.p_x)?;
     write_f32_grid(out.str("p_y")?, &result.p_y)?;
+    write_present(out, &corrected)?;
     write_f32_grid(out.str("p_sigma")?, &result.p_sigma)?;
     write_f32_grid(out.str("cell_a")?, &result.cell_a)?;
     write_f32_grid(out.str("cell_b")?, &result.cell_b)?;
@@ -73,6 +76,9 @@ pub(super) fn read_result(reader: &mut Reader) -> Result<ResultMessage, DecodeEr
         calibration: read_calibration,
         timing: read_timing,
         counters: read_counters,
+    } optional {
+        p_corrected_x: read_f32_grid,
+        p_corrected_y: read_f32_grid,
     });
     Ok(ResultMessage {
         acquisition,
@@ -81,6 +87,8 @@ pub(super) fn read_result(reader: &mut Reader) -> Result<ResultMessage, DecodeEr
         grid,
         p_x,
         p_y,
+        p_corrected_x: p_corrected_x.unwrap_or_default(),
+        p_corrected_y: p_corrected_y.unwrap_or_default(),
         p_sigma,
         cell_a,
         cell_b,
@@ -162,12 +170,36 @@ fn read_columns(reader: &mut Reader) -> Result<ColumnTable, DecodeError> {
 }
 
 fn write_mistilt(out: &mut Out, mistilt: &MistiltMaps) -> Written {
-    out.map(5)?;
+    let added = [
+        ("offset_xx", &mistilt.offset_xx),
+        ("offset_xy", &mistilt.offset_xy),
+        ("offset_yy", &mistilt.offset_yy),
+        ("tilt_x", &mistilt.tilt_x),
+        ("tilt_y", &mistilt.tilt_y),
+    ];
+    out.map(5 + present(&added) + u64::from(mistilt.tilt_source.is_some()))?;
     write_grid_spec(out.str("tiles")?, &mistilt.tiles)?;
     write_f32_grid(out.str("offset_x")?, &mistilt.offset_x)?;
     write_f32_grid(out.str("offset_y")?, &mistilt.offset_y)?;
     write_f32_grid(out.str("p_value")?, &mistilt.p_value)?;
-    write_u8_grid(out.str("state")?, &mistilt.state)
+    write_u8_grid(out.str("state")?, &mistilt.state)?;
+    write_present(out, &added)?;
+    if let Some(source) = &mistilt.tilt_source {
+        out.str("tilt_source")?.str(source)?;
+    }
+    Ok(())
+}
+
+/// How many of these maps, which came later than the others, were made at all.
+fn present(maps: &[(&str, &Grid<f32>)]) -> u64 {
+    maps.iter().filter(|(_, map)| map.shape() != [0, 0]).count() as u64
+}
+
+fn write_present(out: &mut Out, maps: &[(&str, &Grid<f32>)]) -> Written {
+    for (name, map) in maps.iter().filter(|(_, map)| map.shape() != [0, 0]) {
+        write_f32_grid(out.str(name)?, map)?;
+    }
+    Ok(())
 }
 
 fn read_mistilt(reader: &mut Reader) -> Result<MistiltMaps, DecodeError> {
@@ -177,8 +209,27 @@ fn read_mistilt(reader: &mut Reader) -> Result<MistiltMaps, DecodeError> {
         offset_y: read_f32_grid,
         p_value: read_f32_grid,
         state: read_u8_grid,
+    } optional {
+        offset_xx: read_f32_grid,
+        offset_xy: read_f32_grid,
+        offset_yy: read_f32_grid,
+        tilt_x: read_f32_grid,
+        tilt_y: read_f32_grid,
+        tilt_source: Reader::string,
     });
-    Ok(MistiltMaps { tiles, offset_x, offset_y, p_value, state })
+    Ok(MistiltMaps {
+        tiles,
+        offset_x,
+        offset_y,
+        p_value,
+        state,
+        offset_xx: offset_xx.unwrap_or_default(),
+        offset_xy: offset_xy.unwrap_or_default(),
+        offset_yy: offset_yy.unwrap_or_default(),
+        tilt_x: tilt_x.unwrap_or_default(),
+        tilt_y: tilt_y.unwrap_or_default(),
+        tilt_source,
+    })
 }
 
 fn write_candidate_list(out: &mut Out, candidates: &[Candidate]) -> Written {

@@ -88,6 +88,7 @@ pub fn results() -> Vec<(&'static str, ResultsMessage)> {
             offset_y: Grid::new(1, 1, vec![-0.5]).unwrap(),
             p_value: Grid::new(1, 1, vec![0.125]).unwrap(),
             state: Grid::new(1, 1, vec![1]).unwrap(),
+            ..MistiltMaps::default()
         },
         candidates: vec![candidate.clone()],
         model: ModelIds {
@@ -101,6 +102,23 @@ pub fn results() -> Vec<(&'static str, ResultsMessage)> {
             stages_us: vec![("preprocess".to_owned(), 900), ("dcnn".to_owned(), 61_000)],
         },
         counters: Counters { received: 43, processed: 40, superseded: 3, ..Counters::default() },
+        ..ResultMessage::default()
+    };
+    let cell = |value: f32| Grid::new(1, 1, vec![value]).unwrap();
+    let tilted = ResultMessage {
+        p_corrected_x: map(28.5),
+        p_corrected_y: map(-20.0),
+        mistilt: MistiltMaps {
+            state: Grid::new(1, 1, vec![2]).unwrap(),
+            offset_xx: cell(0.25),
+            offset_xy: cell(-0.125),
+            offset_yy: cell(0.5),
+            tilt_x: cell(-3.0),
+            tilt_y: cell(1.0),
+            tilt_source: Some("multislice, 30 nm".to_owned()),
+            ..result.mistilt.clone()
+        },
+        ..result.clone()
     };
     let status = StatusMessage {
         t_ns: 1_700_000_001_000_000_000,
@@ -136,6 +154,7 @@ pub fn results() -> Vec<(&'static str, ResultsMessage)> {
     };
     vec![
         ("result", ResultsMessage::Result(Box::new(result))),
+        ("result_mistilt", ResultsMessage::Result(Box::new(tilted))),
         ("result_empty", ResultsMessage::Result(Box::default())),
         ("candidates", ResultsMessage::Candidates(candidates)),
         ("candidates_kinds", ResultsMessage::Candidates(kinds)),
@@ -339,6 +358,8 @@ impl Random {
             grid,
             p_x: self.map(&grid),
             p_y: self.map(&grid),
+            p_corrected_x: self.map(&grid),
+            p_corrected_y: Grid::default(),
             p_sigma: self.map(&grid),
             cell_a: self.map(&grid),
             cell_b: self.map(&grid),
@@ -357,6 +378,12 @@ impl Random {
                 offset_y: self.map(&tiles),
                 p_value: self.map(&tiles),
                 state: self.flags(&tiles),
+                offset_xx: self.map(&tiles),
+                offset_xy: Grid::default(),
+                offset_yy: self.map(&tiles),
+                tilt_x: self.map(&tiles),
+                tilt_y: self.map(&tiles),
+                tilt_source: (self.below(2) == 0).then(|| self.text()),
             },
             candidates: self.candidates(),
             model: self.model_ids(),

@@ -109,6 +109,7 @@ fn scene() -> ResultMessage {
             offset_y: map(&tiles, |i, j| [1.0, 3.0, f32::NAN][j] * (1.0 - i as f32)),
             p_value: map(&tiles, |i, j| [0.4, 0.00002, f32::NAN][j] / (1.0 + i as f32)),
             state: map(&tiles, |i, j| [[1, 2, 0], [1, 2, 3], [3, 2, 0]][i][j]),
+            ..MistiltMaps::default()
         },
         columns: ColumnTable {
             row: rows,

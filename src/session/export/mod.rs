@@ -7,7 +7,7 @@ mod layouts;
 
 use super::error::SessionError;
 use super::h5;
-use super::maps::{MapValues, tile_maps, window_maps};
+use super::maps::{ALWAYS_TILES, ALWAYS_WINDOWS, MapValues, recorded, tile_maps, window_maps};
 use super::measured::MeasurementLabels;
 use super::reader::{FrameReader, OpenOptions, open};
 use super::results::ResultReader;
@@ -223,8 +223,8 @@ impl Stacks {
             };
             maps.iter().map(|map| create(&signal(map))).collect::<Result<Vec<_>, _>>()
         };
-        let windows = maps(labels.windows, window_maps(&empty))?;
-        let tiles = maps(labels.tiles, tile_maps(&empty))?;
+        let windows = maps(labels.windows, recorded(window_maps(&empty), ALWAYS_WINDOWS))?;
+        let tiles = maps(labels.tiles, recorded(tile_maps(&empty), ALWAYS_TILES))?;
         let frames = create(&frames)?;
         Ok(Self { frames, windows, tiles, written })
     }

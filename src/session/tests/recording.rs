@@ -4,7 +4,8 @@ use super::support::{
 use crate::session::h5::read_text;
 use crate::session::*;
 use ferrostem_proto::{
-    ByteOrder, Dtype, FrameMessage, FrameState, GridSpec, JsonMap, PixelArray, ResultMessage,
+    ByteOrder, Dtype, FrameMessage, FrameState, Grid, GridSpec, JsonMap, MistiltMaps, PixelArray,
+    ResultMessage,
 };
 use hdf5::types::VarLenUnicode;
 use std::path::PathBuf;
@@ -140,6 +141,45 @@ fn results_come_back_as_they_were_published() {
     assert_eq!(reader.acknowledgements().unwrap(), [Acknowledgement { candidate_id: 7, verdict, t_ns: 11 }]);
     assert_eq!(reader.gaps().unwrap(), [gap]);
     assert!(matches!(reader.result(5), Err(SessionError::NoSuchFrame { index: 5, len: 5, .. })));
+}
+
+#[test]
+fn what_was_added_to_mistilt_comes_back() {
+    let (_folder, path) = session();
+    let mut recorder = recorder(&path);
+    let tilted = |seq: u64| {
+        let plain = result(seq);
+        let scaled = |map: &Grid<f32>, by: f32| {
+            let [rows, cols] = map.shape();
+            Grid::new(rows, cols, map.values().iter().map(|v| v * by).collect()).unwrap()
+        };
+        let offset = plain.mistilt.offset_x.clone();
+        ResultMessage {
+            p_corrected_x: scaled(&plain.p_x, 0.5),
+            p_corrected_y: scaled(&plain.p_y, 0.5),
+            mistilt: MistiltMaps {
+                offset_xx: scaled(&offset, 2.0),
+                offset_xy: scaled(&offset, -1.0),
+                offset_yy: scaled(&offset, 3.0),
+                tilt_x: scaled(&offset, 4.0),
+                tilt_y: scaled(&offset, 5.0),
+                tilt_source: Some("multislice".to_owned()),
+                ..plain.mistilt.clone()
+            },
+            ..plain
+        }
+    };
+    for seq in 0..2 {
+        recorder.frame(&frame(seq)).unwrap();
+        recorder.result(&tilted(seq)).unwrap();
+    }
+    let summary = recorder.finish().unwrap();
+    assert_eq!(summary, RecordSummary { measurements: 1, frames: 2, results: 2, orphan_results: 0 });
+    let reader = ResultReader::open(&path).unwrap();
+    for seq in 0..2 {
+        let expected = RecordedResult { measurement: 0, frame: seq as usize, message: tilted(seq) };
+        assert_same(&[reader.result(seq as usize).unwrap()], &[expected]);
+    }
 }
 
 #[test]

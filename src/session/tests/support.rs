@@ -114,6 +114,7 @@ pub(super) fn result_on(seq: u64, grid: GridSpec) -> ResultMessage {
             offset_y: map(tiles, 2.0),
             p_value: map(tiles, 0.5),
             state: Grid::new(1, 2, vec![1, 3]).unwrap(),
+            ..MistiltMaps::default()
         },
         candidates: vec![candidate(seq, CandidateKind::Ood), candidate(seq, CandidateKind::DomainWall)],
         model: header().models,
@@ -124,6 +125,7 @@ pub(super) fn result_on(seq: u64, grid: GridSpec) -> ResultMessage {
             stages_us: vec![("preprocess".to_owned(), 5), ("networks".to_owned(), 7)],
         },
         counters: Counters { received: seq + 1, processed: seq + 1, gaps: 2, ..Counters::default() },
+        ..ResultMessage::default()
     }
 }
 
