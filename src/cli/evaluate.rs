@@ -3,6 +3,7 @@
 use super::say;
 use crate::config::Config;
 use crate::evaluate::accuracy::{self, AccuracySettings};
+use crate::evaluate::ood::{self, OodStudySettings};
 use crate::evaluate::regression::{self, RegressionSettings};
 use crate::evaluate::table::Table;
 use crate::pipeline::Analyzer;
@@ -22,6 +23,8 @@ enum Study {
     Accuracy,
     /// Predicted against measured, joint distributions, and maps of the differences (Nelson et al., figures 2 to 4).
     Regression,
+    /// How well simulated anomalies are told from what the network knows, score by score, and whether p-values keep their promise.
+    Ood,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +83,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let tables = match args.study {
         Study::Accuracy => accuracy(args, &mut analyzer)?,
         Study::Regression => regression(args, &mut analyzer)?,
+        Study::Ood => out_of_distribution(args, &analyzer)?,
     };
     if let Some(folder) = &args.out {
         for (name, table) in &tables {
@@ -135,6 +139,21 @@ fn regression(args: &EvaluateArgs, analyzer: &mut Analyzer) -> anyhow::Result<Ta
         figures(&study, folder)?;
     }
     Ok(vec![("regression", study.table())])
+}
+
+fn out_of_distribution(args: &EvaluateArgs, analyzer: &Analyzer) -> anyhow::Result<Tables> {
+    let mut settings: OodStudySettings = args.settings()?;
+    if args.quick {
+        settings = settings.quick();
+    }
+    if let Some(frames) = args.frames {
+        settings = settings.with_frames(frames);
+    }
+    settings.validate("")?;
+    let bar = progress(settings.processed(), args.json);
+    let tables = ood::study(analyzer, &settings, || bar.inc(1))?;
+    bar.finish_and_clear();
+    Ok(tables)
 }
 
 fn figures(study: &regression::Study, folder: &Path) -> anyhow::Result<()> {

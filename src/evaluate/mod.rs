@@ -2,12 +2,14 @@
 //!
 //! - [`accuracy`]: errors of P and the cell by dose, beside the Cramér–Rao bound and the classical measurement.
 //! - [`regression`]: predicted against true, joint distributions, maps (Nelson et al., figures 2 to 4).
+//! - [`ood`]: how well what is unlike the training set is told from what is like it, and whether p-values keep their promise.
 //! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
 //! - [`table`]: one table, written as CSV, JSON and Markdown.
 //!
 //! A study is a function of its settings and a seed; files are written by whoever asked for it.
 
 pub mod accuracy;
+pub mod ood;
 pub mod regression;
 pub mod table;
 pub mod windows;
@@ -33,6 +35,8 @@ pub enum EvaluateError {
     Frame(String),
     #[error("no DCNN is loaded; this study is about one")]
     NoDcnn,
+    #[error("the DCNN has no feature statistics; this study is about them")]
+    NoStatistics,
     #[error("{path}: {reason}")]
     Write { path: PathBuf, reason: String },
 }

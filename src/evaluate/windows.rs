@@ -74,8 +74,7 @@ pub fn known_frame(
     seed: u64,
     index: usize,
 ) -> Result<KnownFrame, EvaluateError> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(FIRST_STREAM + index as u64);
+    let mut rng = random(seed, index);
     let (specimen, microscope) = random_scene(ranges, shape, &mut rng);
     let simulated = render(&specimen, &microscope, &mut rng)?;
     let frame = as_frame(&simulated, microscope.pixel_sizes_pm(), index)?;
@@ -84,8 +83,15 @@ pub fn known_frame(
     Ok(KnownFrame { frame, truth: simulated.truth, pixel_sizes_pm, bound_pm: bound.map(|bound| bound.p) })
 }
 
+/// The random numbers of frame `index`.
+pub(super) fn random(seed: u64, index: usize) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(FIRST_STREAM + index as u64);
+    rng
+}
+
 /// As an acquisition that knows its calibration would send it.
-fn as_frame(
+pub(super) fn as_frame(
     simulated: &SimulatedFrame,
     pixel_sizes_pm: [f64; 2],
     index: usize,
