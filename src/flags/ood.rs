@@ -232,9 +232,9 @@ mod tests {
             scale: 1.0,
             trained_range: [low, high],
         };
-        let windows: Vec<HeldOut> = (0..20_000)
-            .map(|n| HeldOut { noise: 0.0, scores: [n as f32 * 1e-3; 3], strata: [0; 3] })
-            .collect();
+        let score = |n: u32| (n * 7919 % 20_000) as f32 * 1e-3;
+        let windows: Vec<HeldOut> =
+            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 3], strata: [0; 3] }).collect();
         Reference {
             material: Material::built_in("bifeo3").unwrap(),
             features: Some(FeatureStatistics {

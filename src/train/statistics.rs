@@ -22,8 +22,9 @@ const SIDE_WINDOWS: f64 = 3.2;
 const PIXELS_PM: [f64; 2] = [7.0, 36.0];
 /// Of the frames to calibrate on, every third is at the pixel size that training drew.
 const OWN_PIXEL_EVERY: usize = 3;
-/// Frames that give mean and components, for each one that calibrates.
-const FITTED_PER_CALIBRATED: f64 = 0.3;
+/// Frames that give mean and components, for each one that calibrates: 128 components are only as good as the number of frames
+/// that they are from.
+const FITTED_PER_CALIBRATED: f64 = 0.75;
 /// Bounds of the strata: counts at the peak of an A column, and pixel sizes, pm.
 const COUNTS: [f64; 4] = [30.0, 100.0, 300.0, 1000.0];
 const SIZES_PM: [f64; 4] = [10.0, 14.0, 16.5, 25.0];

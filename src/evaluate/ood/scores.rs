@@ -126,7 +126,7 @@ impl<'a> Scores<'a> {
         let scores =
             crate::networks::WindowScores::of(&maps.features, &self.statistics.within, observed.step_pm);
         vec![
-            unusual.excess(),
+            unusual.strangeness(),
             scores.training,
             scores.surroundings,
             by_window(&|window| self.to_neighbour(window)),

@@ -10,6 +10,8 @@ const RIDGE: f64 = 1e-3;
 /// Standard deviation granted to every feature, relative to the root mean square of all features' standard deviations,
 /// so that a feature which was constant in training does not blow up the distance either.
 const LEAST_DEVIATION: f64 = 1e-4;
+/// A variance below this part of the squares that it is the difference of is none.
+const ROUNDING: f64 = 1e-12;
 
 /// Collects the features of frames like those of the training set.
 #[derive(Debug)]
@@ -62,6 +64,10 @@ impl FeatureAccumulator {
         let n = samples as f64;
         let mean = &self.sum / n;
         let covariance = &self.products / n - &mean * mean.transpose();
+        let moments = self.products.trace() / n;
+        if covariance.trace() <= ROUNDING * moments {
+            return Err(FeatureError::Singular { samples });
+        }
         let whitening = whitening(covariance).ok_or(FeatureError::Singular { samples })?;
         // Turned so that components do not correlate within frames either.
         let within = &whitening * (&self.within / n) * whitening.transpose();

@@ -65,6 +65,13 @@ impl Unusual {
         Zip::from(training).and(surroundings).map_collect(|a, b| (2.0 * a.min(*b)).min(1.0))
     }
 
+    /// What ranks windows: decades of surprise, and beyond what p-values tell apart, decades of excess.
+    pub fn strangeness(&self) -> Array2<f32> {
+        Zip::from(&self.p_value())
+            .and(&self.excess())
+            .map_collect(|p_value, excess| excess.max(1.0).log10() - p_value.log10())
+    }
+
     /// The larger excess of the two.
     pub fn excess(&self) -> Array2<f32> {
         let [training, surroundings, _] = &self.excess;
@@ -213,8 +220,9 @@ mod tests {
 
     /// Statistics of two features that are their own components.
     fn plain() -> FeatureStatistics {
+        let score = |n: u32| (n * 7919 % 20_000) as f32 * 2.5e-4;
         let windows: Vec<HeldOut> =
-            (0..5000).map(|n| HeldOut { noise: 0.0, scores: [n as f32 * 1e-3; 3], strata: [0; 3] }).collect();
+            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 3], strata: [0; 3] }).collect();
         let calibration = Calibration::fit(&windows).unwrap();
         FeatureStatistics { calibration, ..FeatureStatistics::raw(2) }
     }
