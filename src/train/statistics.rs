@@ -172,7 +172,8 @@ mod tests {
         for index in 0..6 {
             let Prepared { image, strata } = prepared(&settings, index, index > 1).unwrap();
             let (rows, cols) = image.dim();
-            assert!((250..=262).contains(&rows) && rows.abs_diff(cols) < 4, "{rows} x {cols}");
+            // Pixels may be 2 % higher than wide, or lower.
+            assert!((248..=266).contains(&rows) && rows.abs_diff(cols) < 8, "{rows} x {cols}");
             assert!(image.iter().all(|value| value.is_finite()));
             assert!(strata[0] <= 4 && strata[1] <= 4 && strata[2] <= 2);
             if index <= 1 {
