@@ -3,7 +3,7 @@
 //! [`Fields`] (networks, polarization, columns) → [`Flagged`](crate::flags::Flagged) → `ResultMessage` (wire).
 
 use ferrostem_proto::{FrameState, GridSpec, JsonMap, PixelArray};
-use ndarray::Array2;
+use ndarray::{Array2, Array3};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -80,8 +80,9 @@ pub struct PolarizationMaps {
     pub cell_angle: Array2<f32>,
     /// pm².
     pub cell_area: Array2<f32>,
-    /// Squared Mahalanobis distance of the window's features to those of the training set.
-    pub feature_distance: Array2<f32>,
+    /// Each window's features as independent components, `[window row, window col, component]`, for the out-of-distribution
+    /// test; no components where the model has no statistics.
+    pub features: Array3<f32>,
 }
 
 /// Sublattice of a column, numbered as on the wire.

@@ -6,6 +6,7 @@ use crate::evaluate::accuracy::{self, AccuracySettings};
 use crate::evaluate::closed_loop::{self, LoopSettings};
 use crate::evaluate::columns;
 use crate::evaluate::mistilt::{self, Analyzers, MistiltStudySettings};
+use crate::evaluate::ood::{self, OodStudySettings};
 use crate::evaluate::regression::{self, RegressionSettings};
 use crate::evaluate::table::Table;
 use crate::pipeline::Analyzer;
@@ -31,6 +32,8 @@ enum Study {
     Loop,
     /// Offsets planted in frames of several domains, one and none: how many are found, how well, how many false alarms.
     Mistilt,
+    /// How well simulated anomalies are told from what the network knows, score by score, and whether p-values keep their promise.
+    Ood,
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +95,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         Study::Regression => regression(args, &mut Analyzer::new(&config)?)?,
         Study::Loop => closed_loop(args, &config)?,
         Study::Mistilt => mistilt(args)?,
+        Study::Ood => out_of_distribution(args, &Analyzer::new(&config)?)?,
     };
     if let Some(folder) = &args.out {
         for (name, table) in &tables {
@@ -192,6 +196,21 @@ fn mistilt(args: &EvaluateArgs) -> anyhow::Result<Tables> {
         ("mistilt_ideal", mistilt::ideal(&settings, &config.flags.mistilt, || bar.inc(1))?),
         ("mistilt_pipeline", mistilt::pipeline(&mut analyzers, &settings, || bar.inc(1))?),
     ];
+    bar.finish_and_clear();
+    Ok(tables)
+}
+
+fn out_of_distribution(args: &EvaluateArgs, analyzer: &Analyzer) -> anyhow::Result<Tables> {
+    let mut settings: OodStudySettings = args.settings()?;
+    if args.quick {
+        settings = settings.quick();
+    }
+    if let Some(frames) = args.frames {
+        settings = settings.with_frames(frames);
+    }
+    settings.validate("")?;
+    let bar = progress(settings.processed(), args.json);
+    let tables = ood::study(analyzer, &settings, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(tables)
 }

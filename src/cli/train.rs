@@ -5,7 +5,9 @@ use crate::config::find_model;
 use crate::material::Material;
 use crate::networks::DeviceChoice;
 use crate::session::OpenOptions;
-use crate::train::{Beginning, DcnnTrainSettings, FcnnTrainSettings, LabelSource, train_dcnn, train_fcnn};
+use crate::train::{
+    Beginning, DcnnTrainSettings, FcnnTrainSettings, LabelSource, renew_statistics, train_dcnn, train_fcnn,
+};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use std::ops::Range;
@@ -15,6 +17,8 @@ use std::path::{Path, PathBuf};
 enum Network {
     Dcnn,
     Fcnn,
+    /// No training: the feature statistics of the DCNN of --from-model, anew, with a copy of it in --output.
+    Statistics,
 }
 
 #[derive(Debug, Args)]
@@ -30,6 +34,9 @@ pub(super) struct TrainArgs {
     /// Model folder, or name of a shipped model, of a DCNN to start from, with the head and window that the config has.
     #[arg(long, value_name = "DIR")]
     from_model: Option<String>,
+    /// Frames on which p-values are calibrated, of `statistics`.
+    #[arg(long, value_name = "N", default_value_t = 640)]
+    calibration_frames: usize,
     /// Frames to learn from beside the simulated ones: a session, whose frames are labelled classically; a label file of
     /// `ferrostem label`; an Sm-BFO image with its UCParameterization beside it.
     #[arg(long, value_name = "FILE")]
@@ -76,6 +83,11 @@ fn range(text: &str) -> anyhow::Result<Range<usize>> {
 
 pub(super) fn train(args: &TrainArgs) -> anyhow::Result<()> {
     let metrics = match args.network {
+        Network::Statistics => {
+            let name = args.from_model.as_deref().context("--from-model DIR is required for statistics")?;
+            let model = find_model("--from-model", name)?.context("--from-model: expected a DCNN")?;
+            return Ok(renew_statistics(&model, &args.output, args.device, args.calibration_frames)?);
+        }
         Network::Dcnn => {
             let from_model = match &args.from_model {
                 Some(name) => find_model("--from-model", name)?,

@@ -4,6 +4,7 @@
 //! - [`columns`]: columns that the FCNN finds, and their positions beside the bound.
 //! - [`closed_loop`]: a controller that follows candidates against raster and random search.
 //! - [`regression`]: predicted against true, joint distributions, maps (Nelson et al., figures 2 to 4).
+//! - [`ood`]: how well what is unlike the training set is told from what is like it, and whether p-values keep their promise.
 //! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
 //! - [`mistilt`]: how well an offset of P common to all domains is found.
 //! - [`table`]: one table, written as CSV, JSON and Markdown.
@@ -14,6 +15,7 @@ pub mod accuracy;
 pub mod closed_loop;
 pub mod columns;
 pub mod mistilt;
+pub mod ood;
 pub mod regression;
 pub mod table;
 pub mod windows;
@@ -41,6 +43,8 @@ pub enum EvaluateError {
     NoDcnn,
     #[error("no FCNN is loaded; this study is about one")]
     NoFcnn,
+    #[error("the DCNN has no feature statistics; this study is about them")]
+    NoStatistics,
     #[error("{path}: {reason}")]
     Write { path: PathBuf, reason: String },
 }

@@ -81,14 +81,20 @@ pub fn known_frame(
     seed: u64,
     index: usize,
 ) -> Result<KnownFrame, EvaluateError> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(FIRST_STREAM + index as u64);
+    let mut rng = random(seed, index);
     let (specimen, microscope) = random_scene(ranges, shape, &mut rng);
     let simulated = render(&specimen, &microscope, &mut rng)?;
     let frame = as_frame(&simulated, microscope.pixel_sizes_pm(), index)?;
     let pixel_sizes_pm = microscope.pixel_sizes_pm();
     let bound = bound(&FrameScene::new(&specimen, &microscope), microscope.pixel_size_pm);
     Ok(KnownFrame { frame, truth: simulated.truth, pixel_sizes_pm, bound })
+}
+
+/// The random numbers of frame `index`.
+pub(super) fn random(seed: u64, index: usize) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(FIRST_STREAM + index as u64);
+    rng
 }
 
 /// As an acquisition that knows its calibration would send it.

@@ -90,8 +90,7 @@ pub struct Flagged {
 
 /// Evaluates all flags on one frame.
 pub fn evaluate(evidence: &Evidence<'_>, reference: &Reference, settings: &FlagSettings) -> Flagged {
-    let maps = evidence.fields.polarization.as_ref();
-    let ood = ood::evaluate(maps, reference, &settings.ood);
+    let ood = ood::evaluate(evidence, reference, &settings.ood);
     let (walls, vortices) = if reference.material.polar {
         (walls::find(evidence, &ood, &settings.walls), vortices::find(evidence, &ood, &settings.vortices))
     } else {

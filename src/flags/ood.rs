@@ -1,11 +1,21 @@
 //! Out-of-distribution windows: features unlike those of the training set, or outputs that it never held.
 
-use super::Reference;
+use super::{Evidence, Reference};
 use crate::config::InvalidSetting;
 use crate::frame::PolarizationMaps;
-use crate::networks::OutputSpec;
+use crate::networks::{DCNN_OUTPUTS, OutputSpec, Score};
+use crate::polarization::sample_on_grid;
 use ndarray::{Array2, Zip};
 use serde::{Deserialize, Serialize};
+
+/// A window's P is compared with that of a cell no farther from its centre, pm.
+const SAME_CELL_PM: f64 = 200.0;
+/// Windows that a frame must have to say how DCNN and columns usually differ.
+const LEAST_COMPARED: usize = 25;
+/// Median length of a vector whose components are normally distributed with standard deviation 1.
+const RAYLEIGH_MEDIAN: f32 = 1.1774;
+/// DCNN and columns disagree beyond so many standard deviations of their usual difference.
+const DISAGREEING_SIGMAS: f32 = 6.0;
 
 /// When a window is flagged.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -35,60 +45,161 @@ impl OodSettings {
     }
 }
 
-/// Evidence per window. Empty maps when no DCNN ran.
+/// Evidence per window, all `[window row, window col]`. Empty maps when no DCNN ran.
 #[derive(Debug, Clone)]
 pub struct OodEvidence {
-    /// Small = unusual; NaN = not evaluated.
+    /// At most a share p of in-distribution windows has a p-value below p, at any dose, pixel size and rotation. NaN = not
+    /// evaluated.
     pub p_value: Array2<f32>,
+    /// 1 = p-value below [`OodSettings::alpha`], or an output outside its trained range.
     pub flag: Array2<u8>,
-    /// Squared feature distance relative to the 99.9 % quantile of in-distribution sites.
+    /// The stranger one of the two feature distances, relative to what one in-distribution window in a thousand exceeds.
     pub excess: Array2<f32>,
     /// Index into the DCNN's outputs of the first one outside its trained range.
     pub out_of_range: Array2<Option<u8>>,
+    /// p-values that `p_value` comes from, and that of the predicted sigma, which it does not: in the order of
+    /// [`Score`](crate::networks::Score).
+    pub parts: [Array2<f32>; Score::COUNT],
+    /// How far the DCNN's P lies from that measured on the columns, in standard deviations of that difference over the frame;
+    /// NaN where no cell was measured.
+    pub from_classical: Array2<f32>,
     pub settings: OodSettings,
 }
 
+/// Why a window should not be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Its features are unlike those of the training set.
+    UnlikeTraining,
+    /// Its features are unlike those of the frame around it.
+    UnlikeSurroundings,
+    /// The DCNN's output of this index is outside its trained range.
+    OutOfRange(u8),
+    /// The DCNN itself says that P is uncertain, more than noise explains.
+    Sigma,
+    /// The columns say otherwise.
+    Classical,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UnlikeTraining => f.write_str("unlike the training set"),
+            Self::UnlikeSurroundings => f.write_str("unlike its surroundings"),
+            Self::OutOfRange(index) => {
+                let name = DCNN_OUTPUTS.get(usize::from(*index)).unwrap_or(&"an output");
+                write!(f, "{name} outside the trained range")
+            }
+            Self::Sigma => f.write_str("P uncertain"),
+            Self::Classical => f.write_str("P is not what the columns say"),
+        }
+    }
+}
+
+impl OodEvidence {
+    /// What speaks against a window: what its features say first, the stronger of it before the weaker. None where it was not
+    /// evaluated.
+    pub fn reasons(&self, at: [usize; 2]) -> Vec<Reason> {
+        let alpha = self.settings.alpha as f32;
+        let part = |score: Score| self.parts.get(score as usize).and_then(|map| map.get(at)).copied();
+        let below = |score: Score, limit: f32| part(score).filter(|p| *p < limit);
+        // Each of two distances has half of the promise.
+        let features = [
+            (below(Score::Training, 0.5 * alpha), Reason::UnlikeTraining),
+            (below(Score::Surroundings, 0.5 * alpha), Reason::UnlikeSurroundings),
+        ];
+        let mut found: Vec<(f32, Reason)> =
+            features.into_iter().filter_map(|(p, reason)| Some((p?, reason))).collect();
+        found.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut reasons: Vec<Reason> = found.into_iter().map(|(_, reason)| reason).collect();
+        reasons.extend(self.out_of_range.get(at).copied().flatten().map(Reason::OutOfRange));
+        reasons.extend(below(Score::Sigma, alpha).map(|_| Reason::Sigma));
+        let disagrees = self.from_classical.get(at).is_some_and(|sigmas| *sigmas > DISAGREEING_SIGMAS);
+        reasons.extend(disagrees.then_some(Reason::Classical));
+        reasons
+    }
+}
+
 pub(super) fn evaluate(
-    maps: Option<&PolarizationMaps>,
+    evidence: &Evidence<'_>,
     reference: &Reference,
     settings: &OodSettings,
 ) -> OodEvidence {
+    let maps = evidence.fields.polarization.as_ref();
     let shape = maps.map_or((0, 0), |maps| maps.p_x.dim());
-    let mut evidence = OodEvidence {
-        p_value: Array2::from_elem(shape, f32::NAN),
+    let unknown = || Array2::from_elem(shape, f32::NAN);
+    let mut found = OodEvidence {
+        p_value: unknown(),
         flag: Array2::zeros(shape),
-        excess: Array2::from_elem(shape, f32::NAN),
+        excess: unknown(),
         out_of_range: Array2::from_elem(shape, None),
+        parts: std::array::from_fn(|_| unknown()),
+        from_classical: unknown(),
         settings: *settings,
     };
-    let Some(maps) = maps else { return evidence };
-    if let Some(statistics) = &reference.features {
-        let position = (statistics.calibration.len() as f64 * 0.999) as usize;
-        let limit =
-            statistics.calibration.get(position).or(statistics.calibration.last()).copied().unwrap_or(1.0);
-        Zip::from(&mut evidence.p_value).and(&mut evidence.excess).and(&maps.feature_distance).for_each(
-            |p_value, excess, &distance| {
-                *p_value = statistics.p_value(distance);
-                *excess = distance / limit;
-            },
-        );
+    let Some(maps) = maps else { return found };
+    if let Some(statistics) = reference.features.as_ref().filter(|_| !maps.features.is_empty()) {
+        let step_pm = step_pm(evidence);
+        let unusual = statistics.judge(&maps.features, &maps.p_sigma, step_pm);
+        found.p_value = unusual.p_value();
+        found.excess = unusual.excess();
+        found.parts = unusual.p_values;
     }
     for (index, (spec, map)) in reference.outputs.iter().zip(regressed(maps)).enumerate() {
         let [low, high] = tolerated(spec, settings.range_margin);
-        Zip::from(&mut evidence.out_of_range).and(map).for_each(|first, &value| {
+        Zip::from(&mut found.out_of_range).and(map).for_each(|first, &value| {
             if first.is_none() && (f64::from(value) < low || f64::from(value) > high) {
                 *first = Some(index as u8);
             }
         });
     }
+    found.from_classical = from_classical(evidence, maps);
     let alpha = settings.alpha as f32;
-    Zip::from(&mut evidence.flag).and(&evidence.p_value).and(&evidence.out_of_range).for_each(
+    Zip::from(&mut found.flag).and(&found.p_value).and(&found.out_of_range).for_each(
         |flag, &p_value, out| {
             // NaN compares false: a window that was not evaluated is not flagged.
             *flag = u8::from(p_value < alpha || out.is_some());
         },
     );
-    evidence
+    found
+}
+
+/// From one window to the next, `[row, col]`.
+fn step_pm(evidence: &Evidence<'_>) -> [f64; 2] {
+    let [row_pm, col_pm] = evidence.calibration.pixel_size_pm;
+    [evidence.fields.grid.step_row * row_pm, evidence.fields.grid.step_col * col_pm]
+}
+
+/// See [`OodEvidence::from_classical`].
+fn from_classical(evidence: &Evidence<'_>, maps: &PolarizationMaps) -> Array2<f32> {
+    let mut far = Array2::from_elem(maps.p_x.dim(), f32::NAN);
+    let (cells, grid) = (&evidence.fields.cells, &evidence.fields.grid);
+    let nearest = sample_on_grid(cells, grid, evidence.calibration.pixel_size_pm, SAME_CELL_PM);
+    if nearest.dim() != far.dim() {
+        return far;
+    }
+    let difference = |at: [usize; 2]| -> Option<[f32; 2]> {
+        let cell = cells.get((*nearest.get(at)?)?)?;
+        let [x, y] = [maps.p_x.get(at)? - cell.p_x as f32, maps.p_y.get(at)? - cell.p_y as f32];
+        (x.is_finite() && y.is_finite()).then_some([x, y])
+    };
+    let places: Vec<([usize; 2], [f32; 2])> =
+        far.indexed_iter().filter_map(|((i, j), _)| Some(([i, j], difference([i, j])?))).collect();
+    if places.len() < LEAST_COMPARED {
+        return far;
+    }
+    let median = |values: &mut dyn Iterator<Item = f32>| -> f32 {
+        let mut values: Vec<f32> = values.collect();
+        let middle = values.len() / 2;
+        *values.select_nth_unstable_by(middle, f32::total_cmp).1
+    };
+    let usual = [0, 1].map(|axis| median(&mut places.iter().map(|(_, difference)| difference[axis])));
+    let length = |[x, y]: [f32; 2]| (x - usual[0]).hypot(y - usual[1]);
+    let deviation = median(&mut places.iter().map(|(_, difference)| length(*difference))) / RAYLEIGH_MEDIAN;
+    for (at, difference) in places {
+        far[at] = length(difference) / deviation.max(f32::MIN_POSITIVE);
+    }
+    far
 }
 
 /// The maps in the order of the DCNN's outputs (`networks::DCNN_OUTPUTS`), sigma left out: it has no physical range.
@@ -105,8 +216,13 @@ fn tolerated(spec: &OutputSpec, margin: f64) -> [f64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::{ClassicalCell, Fields, Frame};
     use crate::material::Material;
-    use crate::networks::FeatureStatistics;
+    use crate::networks::{Calibration, FeatureStatistics, HeldOut};
+    use ferrostem_proto::GridSpec;
+    use ndarray::Array3;
+
+    const SIDE: usize = 6;
 
     fn reference() -> Reference {
         let spec = |name: &str, low, high| OutputSpec {
@@ -116,12 +232,16 @@ mod tests {
             scale: 1.0,
             trained_range: [low, high],
         };
+        let score = |n: u32| (n * 7919 % 20_000) as f32 * 1e-3;
+        let windows: Vec<HeldOut> =
+            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 3], strata: [0; 3] }).collect();
         Reference {
             material: Material::built_in("bifeo3").unwrap(),
             features: Some(FeatureStatistics {
                 mean: vec![0.0],
                 whitening: vec![1.0],
-                calibration: (0..1999).map(|i| i as f32).collect(),
+                within: vec![1.0],
+                calibration: Calibration::fit(&windows).unwrap(),
             }),
             outputs: vec![
                 spec("p_x", -60.0, 60.0),
@@ -134,37 +254,95 @@ mod tests {
         }
     }
 
-    fn maps(distance: [f32; 4], p_x: [f32; 4]) -> PolarizationMaps {
-        let filled = |value: f32| Array2::from_elem((2, 2), value);
-        PolarizationMaps {
-            p_x: Array2::from_shape_vec((2, 2), p_x.to_vec()).unwrap(),
-            p_y: filled(0.0),
-            p_sigma: filled(3.0),
-            cell_a: filled(400.0),
-            cell_b: filled(400.0),
-            cell_angle: filled(1.57),
-            cell_area: filled(1.6e5),
-            feature_distance: Array2::from_shape_vec((2, 2), distance.to_vec()).unwrap(),
+    /// Windows 8 px apart, whose features are ±1, and a classical cell in the middle of each.
+    fn fields() -> Fields {
+        let filled = |value: f32| Array2::from_elem((SIDE, SIDE), value);
+        let jitter = |i: usize, j: usize| ((i * 7 + j * 3) % 5) as f32 - 2.0;
+        let cells = (0..SIDE * SIDE).map(|n| ClassicalCell {
+            row: (n / SIDE) as f64 * 8.0 + 39.5,
+            col: (n % SIDE) as f64 * 8.0 + 39.5,
+            p_x: 0.0,
+            p_y: 0.0,
+            cell_a: 400.0,
+            cell_b: 400.0,
+            cell_angle: 1.57,
+            cell_area: 1.6e5,
+        });
+        Fields {
+            grid: GridSpec {
+                row0: 39.5,
+                col0: 39.5,
+                step_row: 8.0,
+                step_col: 8.0,
+                rows: SIDE as u32,
+                cols: SIDE as u32,
+            },
+            polarization: Some(PolarizationMaps {
+                p_x: Array2::from_shape_fn((SIDE, SIDE), |(i, j)| jitter(i, j)),
+                p_y: Array2::from_shape_fn((SIDE, SIDE), |(i, j)| jitter(j, i + 1)),
+                p_sigma: filled(3.0),
+                cell_a: filled(400.0),
+                cell_b: filled(400.0),
+                cell_angle: filled(1.57),
+                cell_area: filled(1.6e5),
+                features: Array3::from_shape_fn(
+                    (SIDE, SIDE, 1),
+                    |(i, j, _)| if (i + j) % 2 == 0 { 1.0 } else { -1.0 },
+                ),
+            }),
+            columns: None,
+            cells: cells.collect(),
+            incomplete: Vec::new(),
         }
     }
 
+    fn evaluated(fields: &Fields, reference: &Reference) -> OodEvidence {
+        let frame = Frame::blank(128, 128, 0.0);
+        let calibration = ferrostem_proto::Calibration { pixel_size_pm: [15.0; 2], ..Default::default() };
+        let evidence = Evidence { frame: &frame, fields, calibration: &calibration, lattice_angle_rad: None };
+        evaluate(&evidence, reference, &OodSettings::default())
+    }
+
     #[test]
-    fn far_features_and_impossible_outputs_are_flagged_with_their_reason() {
-        let maps = maps([1000.0, 5000.0, f32::NAN, 10.0], [0.0, 0.0, f32::NAN, 80.0]);
-        let found = evaluate(Some(&maps), &reference(), &OodSettings::default());
-        assert_eq!(found.flag, Array2::from_shape_vec((2, 2), vec![0, 1, 0, 1]).unwrap());
-        assert!((found.p_value[[0, 0]] - 0.5).abs() < 1e-6);
-        assert!((found.p_value[[0, 1]] - 1.0 / 2000.0).abs() < 1e-9);
-        assert!(found.p_value[[1, 0]].is_nan());
-        assert_eq!(found.out_of_range[[1, 1]], Some(0));
-        assert_eq!(found.out_of_range[[0, 1]], None);
-        assert!(found.excess[[0, 1]] > 2.0);
+    fn strange_features_and_impossible_outputs_are_flagged_with_their_reasons() {
+        let mut fields = fields();
+        let maps = fields.polarization.as_mut().unwrap();
+        maps.features[[1, 1, 0]] = 30.0;
+        maps.features[[5, 5, 0]] = f32::NAN;
+        maps.p_x[[3, 2]] = 80.0;
+        let found = evaluated(&fields, &reference());
+        let flagged: Vec<[usize; 2]> =
+            found.flag.indexed_iter().filter(|(_, flag)| **flag != 0).map(|((i, j), _)| [i, j]).collect();
+        assert_eq!(flagged, [[1, 1], [3, 2]]);
+        assert!(
+            found.p_value[[1, 1]] < 1e-3 && found.p_value[[0, 0]] > 0.5 && found.p_value[[5, 5]].is_nan()
+        );
+        assert!(found.excess[[1, 1]] > 10.0 && found.excess[[0, 0]] < 1.0);
+        assert_eq!(found.out_of_range[[3, 2]], Some(0));
+        let reasons = found.reasons([1, 1]);
+        assert!(reasons.contains(&Reason::UnlikeTraining) && reasons.contains(&Reason::UnlikeSurroundings));
+        // 80 pm where the columns say nothing of the kind.
+        assert_eq!(found.reasons([3, 2]), [Reason::OutOfRange(0), Reason::Classical]);
+        assert!(found.reasons([0, 0]).is_empty() && found.reasons([5, 5]).is_empty());
+        assert_eq!(Reason::OutOfRange(2).to_string(), "cell_a outside the trained range");
+    }
+
+    #[test]
+    fn the_distance_from_the_columns_is_measured_in_its_own_spread() {
+        let mut fields = fields();
+        let plain = evaluated(&fields, &reference()).from_classical;
+        assert!(plain.iter().all(|sigmas| *sigmas < 3.0), "{plain}");
+        fields.polarization.as_mut().unwrap().p_y[[2, 2]] += 30.0;
+        let found = evaluated(&fields, &reference()).from_classical;
+        assert!(found[[2, 2]] > 8.0, "{found}");
+        fields.cells.truncate(20);
+        assert!(evaluated(&fields, &reference()).from_classical.iter().all(|sigmas| sigmas.is_nan()));
     }
 
     #[test]
     fn without_statistics_nothing_is_evaluated() {
         let reference = Reference { features: None, ..reference() };
-        let found = evaluate(Some(&maps([9e9; 4], [0.0; 4])), &reference, &OodSettings::default());
+        let found = evaluated(&fields(), &reference);
         assert!(found.p_value.iter().all(|p| p.is_nan()));
         assert!(found.flag.iter().all(|&flag| flag == 0));
     }

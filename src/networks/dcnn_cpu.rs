@@ -3,15 +3,15 @@
 use super::convolution::direct::{Direct, Placement};
 use super::convolution::map::{Activation, Filters, LANES, Map, View};
 use super::convolution::simd::Level;
-use super::convolution::sites::{Middles, SiteDistances, Whitening};
+use super::convolution::sites::{Middles, SiteComponents, Whitening};
 use super::convolution::stream::{self, Network, rows_per_step};
 use super::convolution::winograd::Winograd;
-use super::dcnn::{Dcnn, DcnnConfig, Layer, POOLING, SITE_FEATURES, TRUNK_CONVOLUTIONS};
+use super::dcnn::{Dcnn, DcnnConfig, FEATURE_CHANNELS, Layer, POOLING, SITE_FEATURES, TRUNK_CONVOLUTIONS};
 use super::engine::{NetworkError, download};
 use super::features::FeatureStatistics;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
-use ndarray::{Array2, Array3, ArrayView2};
+use ndarray::{Array3, ArrayView2};
 
 /// The DCNN's weights in the order in which the CPU's kernels read them.
 #[derive(Debug)]
@@ -83,9 +83,9 @@ impl CpuDcnn {
     /// Every window of an image that ends with its last windows.
     ///
     /// # Shapes
-    /// - result: `([output, window row, window col], [window row, window col])`, values and squared feature distances; the
-    ///   latter NaN without statistics
-    pub(super) fn run(&self, image: ArrayView2<'_, f32>, stride_px: usize) -> (Array3<f32>, Array2<f32>) {
+    /// - result: `([output, window row, window col], [window row, window col, component])`, values and features as
+    ///   components, of which there are none without statistics
+    pub(super) fn run(&self, image: ArrayView2<'_, f32>, stride_px: usize) -> (Array3<f32>, Array3<f32>) {
         self.run_by(image, stride_px, rows_per_step())
     }
 
@@ -95,7 +95,7 @@ impl CpuDcnn {
         image: ArrayView2<'_, f32>,
         stride_px: usize,
         step: usize,
-    ) -> (Array3<f32>, Array2<f32>) {
+    ) -> (Array3<f32>, Array3<f32>) {
         let (rows, cols) = image.dim();
         let pixels = image.as_standard_layout();
         let pixels = pixels.as_slice().unwrap_or_default();
@@ -114,17 +114,19 @@ impl CpuDcnn {
             stride: stride_px / POOLING,
             shape: [window_rows, window_cols],
         };
-        let mut sites = self.whitening.as_ref().map(|whitening| SiteDistances::new(whitening, middles));
+        let mut sites = self.whitening.as_ref().map(|whitening| SiteComponents::new(whitening, middles));
         let map = network.run(self.level, image, step, |layer, rows| {
             if let Some(sites) = sites.as_mut().filter(|_| layer == self.features) {
                 sites.push(self.level, rows);
             }
         });
         let outputs = plain(&map, [self.config.outputs, window_rows, window_cols]);
-        let mut distances = sites.map(SiteDistances::into_distances).unwrap_or_default().into_iter();
-        let distance =
-            Array2::from_shape_simple_fn((window_rows, window_cols), || distances.next().unwrap_or(f32::NAN));
-        (outputs, distance)
+        let count = if self.whitening.is_some() { FEATURE_CHANNELS } else { 0 };
+        let mut components = sites.map(SiteComponents::into_components).unwrap_or_default().into_iter();
+        let features = Array3::from_shape_simple_fn((window_rows, window_cols, count), || {
+            components.next().unwrap_or(f32::NAN)
+        });
+        (outputs, features)
     }
 }
 

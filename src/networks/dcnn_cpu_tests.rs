@@ -3,6 +3,7 @@ use crate::networks::{
     Architecture, DeviceChoice, Engine, EngineSettings, HeadKind, Padding, write_untrained,
 };
 use burn::tensor::{Device, Distribution, Tensor};
+use ndarray::Array2;
 use rand::SeedableRng;
 use rand_distr::{Distribution as _, StandardNormal};
 
@@ -36,7 +37,7 @@ fn same_maps(folder: &std::path::Path, image: &Array2<f32>, stride: usize) {
         ("cell_b", false, &burn.cell_b, &own.cell_b),
         ("cell_angle", false, &burn.cell_angle, &own.cell_angle),
         ("cell_area", false, &burn.cell_area, &own.cell_area),
-        ("feature_distance", true, &burn.feature_distance, &own.feature_distance),
+        ("features", true, &flat(&burn.features), &flat(&own.features)),
     ] {
         assert_eq!(burn.dim(), own.dim(), "{name}");
         let [least, most] = [f32::min, f32::max].map(|pick| burn.iter().copied().reduce(pick).unwrap());
@@ -75,6 +76,11 @@ fn the_model_that_ships_gives_the_same_maps() {
             + ((col + 3.0 * (row / 25.0).sin()) * 0.235).cos();
     }
     same_maps(&folder, &image, 8);
+}
+
+fn flat(features: &Array3<f32>) -> Array2<f32> {
+    let (rows, cols, components) = features.dim();
+    features.to_shape((rows * cols, components)).unwrap().to_owned()
 }
 
 /// A network whose outputs are not the zeros that training starts from.

@@ -1,6 +1,6 @@
 //! Both networks on one device: prepared frames in, plain arrays out.
 
-use super::dcnn::{Dcnn, DcnnConfig, POOLING, Padding, site_features};
+use super::dcnn::{Dcnn, DcnnConfig, FEATURE_CHANNELS, POOLING, Padding, site_features};
 use super::dcnn_cpu::CpuDcnn;
 use super::device::{DeviceChoice, DeviceError};
 use super::fcnn::{Fcnn, MULTIPLE_OF};
@@ -63,8 +63,8 @@ struct Windows {
 struct RawMaps {
     /// `[output, window row, window col]`.
     outputs: Array3<f32>,
-    /// Squared feature distance, `[window row, window col]`; NaN without statistics.
-    distance: Array2<f32>,
+    /// `[window row, window col, component]`; no components without statistics.
+    features: Array3<f32>,
 }
 
 /// Both networks on one device. Belongs to the thread that owns the device.
@@ -112,18 +112,32 @@ impl Engine {
         Ok(engine)
     }
 
+    /// A DCNN whose maps hold the features themselves, whatever statistics its folder has.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn with_raw_features(folder: &Path, choice: DeviceChoice) -> Result<Self, NetworkError> {
+        let mut engine = Self::load(&EngineSettings { device: choice, ..EngineSettings::default() })?;
+        let model = LoadedModel::dcnn_without_statistics(folder, &engine.device)?;
+        engine
+            .take_dcnn(LoadedModel { features: Some(FeatureStatistics::raw(FEATURE_CHANNELS)), ..model })?;
+        Ok(engine)
+    }
+
+    fn take_dcnn(&mut self, model: LoadedModel<Dcnn>) -> Result<(), NetworkError> {
+        self.cpu_dcnn = self.dcnn_on_cpu(&model)?;
+        self.whitening = model.features.as_ref().map(|features| on_device(features, &self.device));
+        self.dcnn = Some(model);
+        Ok(())
+    }
+
     /// Replaces one of the models, on the same device.
     ///
     /// # Errors
     /// When the folder's model does not match its manifest; the models stay as they were.
     pub fn replace_model(&mut self, folder: &Path) -> Result<(), NetworkError> {
         match Manifest::read(folder)?.architecture {
-            Architecture::Dcnn(_) => {
-                let model = LoadedModel::dcnn(folder, &self.device)?;
-                self.cpu_dcnn = self.dcnn_on_cpu(&model)?;
-                self.whitening = model.features.as_ref().map(|features| on_device(features, &self.device));
-                self.dcnn = Some(model);
-            }
+            Architecture::Dcnn(_) => self.take_dcnn(LoadedModel::dcnn(folder, &self.device)?)?,
             Architecture::Fcnn(_) => {
                 let model = LoadedModel::fcnn(folder, &self.device)?;
                 self.cpu_fcnn = self.fcnn_on_cpu(&model)?;
@@ -246,24 +260,20 @@ impl Engine {
         let used = |count: usize| (count - 1) * windows.stride + windows.side;
         let cropped = image.slice(nds![..used(windows.rows), ..used(windows.cols)]);
         if let Some(network) = &self.cpu_dcnn {
-            let (outputs, distance) = network.run(cropped, windows.stride);
-            return Ok(RawMaps { outputs, distance });
+            let (outputs, features) = network.run(cropped, windows.stride);
+            return Ok(RawMaps { outputs, features });
         }
         let input = self.upload(&cropped.to_owned().insert_axis(Axis(0)).insert_axis(Axis(0)));
         let features = model.network.features(input);
-        let distance = self.distances(features.clone(), window_features(model), windows.stride / POOLING);
+        let components = self.components(features.clone(), window_features(model), windows.stride / POOLING);
         let outputs = model.network.head_dense(features, windows.stride);
         let [_, channels, rows, cols] = outputs.dims();
         let outputs = download(outputs.reshape([channels * rows * cols]))?;
-        let distance = match distance {
-            Some(distance) => {
-                Array2::from_shape_vec((rows, cols), download(distance)?).map_err(shape_error)?
-            }
-            None => Array2::from_elem((rows, cols), f32::NAN),
-        };
+        let components = components.map(download).transpose()?.unwrap_or_default();
+        let shape = (rows, cols, components.len() / (rows * cols).max(1));
         Ok(RawMaps {
             outputs: Array3::from_shape_vec((channels, rows, cols), outputs).map_err(shape_error)?,
-            distance,
+            features: Array3::from_shape_vec(shape, components).map_err(shape_error)?,
         })
     }
 
@@ -277,7 +287,8 @@ impl Engine {
         let Windows { side, stride, rows, cols } = *windows;
         let channels = model.manifest.outputs.len();
         let mut outputs = Array3::from_elem((channels, rows, cols), f32::NAN);
-        let mut distance = Array2::from_elem((rows, cols), f32::NAN);
+        let components = if self.whitening.is_some() { FEATURE_CHANNELS } else { 0 };
+        let mut features = Array3::from_elem((rows, cols, components), f32::NAN);
         let positions: Vec<(usize, usize)> = (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j))).collect();
         for batch in positions.chunks(EXACT_BATCH) {
             let mut pixels = Array4::zeros((batch.len(), 1, side, side));
@@ -285,23 +296,24 @@ impl Engine {
                 let (row, col) = (i * stride, j * stride);
                 target.assign(&image.slice(nds![row..row + side, col..col + side]).insert_axis(Axis(0)));
             }
-            let (values, features) = model.network.forward_windows(self.upload(&pixels));
+            let (values, maps) = model.network.forward_windows(self.upload(&pixels));
             let values = download(values.reshape([batch.len() * channels]))?;
-            let distances = self.distances(features, window_features(model), 1).map(download).transpose()?;
+            let found = self.components(maps, window_features(model), 1).map(download).transpose()?;
+            let found = found.unwrap_or_default();
             for (n, &(i, j)) in batch.iter().enumerate() {
                 for (channel, &value) in values.iter().skip(n * channels).take(channels).enumerate() {
                     outputs[[channel, i, j]] = value;
                 }
-                if let Some(&value) = distances.as_ref().and_then(|distances| distances.get(n)) {
-                    distance[[i, j]] = value;
+                for (component, &value) in found.iter().skip(n * components).take(components).enumerate() {
+                    features[[i, j, component]] = value;
                 }
             }
         }
-        Ok(RawMaps { outputs, distance })
+        Ok(RawMaps { outputs, features })
     }
 
-    /// Squared Mahalanobis distance of every window's site features; `None` without statistics.
-    fn distances(&self, features: Tensor<4>, window: usize, stride: usize) -> Option<Tensor<1>> {
+    /// Every window's site features as components, window by window; `None` without statistics.
+    fn components(&self, features: Tensor<4>, window: usize, stride: usize) -> Option<Tensor<1>> {
         let (whitening, mean) = self.whitening.as_ref()?;
         let sites = site_features(features, window, stride);
         let [batch, channels, rows, cols] = sites.dims();
@@ -311,7 +323,7 @@ impl Engine {
             .reshape([channels, batch * rows * cols]);
         let centred = vectors - mean.clone().reshape([channels, 1]);
         let whitened = whitening.clone().matmul(centred);
-        Some((whitened.clone() * whitened).sum_dim(0).reshape([batch * rows * cols]))
+        Some(whitened.transpose().reshape([batch * rows * cols * channels]))
     }
 
     /// The FCNN's class probabilities; `None` when no FCNN is loaded.
@@ -371,7 +383,7 @@ fn shape_error(error: ndarray::ShapeError) -> NetworkError {
 
 /// Turns network outputs into physical units.
 fn physical_maps(manifest: &Manifest, raw: RawMaps) -> PolarizationMaps {
-    let RawMaps { outputs, distance: feature_distance } = raw;
+    let RawMaps { outputs, features } = raw;
     let map = |name: &str| -> Array2<f32> {
         let channel = manifest.outputs.iter().position(|output| output.name == name);
         match (channel, manifest.output(name)) {
@@ -391,7 +403,7 @@ fn physical_maps(manifest: &Manifest, raw: RawMaps) -> PolarizationMaps {
         cell_b: map("cell_b"),
         cell_angle: map("cell_angle"),
         cell_area: map("cell_area"),
-        feature_distance,
+        features,
     }
 }
 

@@ -39,17 +39,22 @@ fn noise(rows: usize, cols: usize) -> Array2<f32> {
     Array2::from_shape_simple_fn((rows, cols), || StandardNormal.sample(&mut rng))
 }
 
-fn each_map(maps: &DcnnMaps) -> [(&'static str, &Array2<f32>); 8] {
+fn each_map(maps: &DcnnMaps) -> [(&'static str, Array2<f32>); 8] {
     [
-        ("p_x", &maps.p_x),
-        ("p_y", &maps.p_y),
-        ("p_sigma", &maps.p_sigma),
-        ("cell_a", &maps.cell_a),
-        ("cell_b", &maps.cell_b),
-        ("cell_angle", &maps.cell_angle),
-        ("cell_area", &maps.cell_area),
-        ("feature_distance", &maps.feature_distance),
+        ("p_x", maps.p_x.clone()),
+        ("p_y", maps.p_y.clone()),
+        ("p_sigma", maps.p_sigma.clone()),
+        ("cell_a", maps.cell_a.clone()),
+        ("cell_b", maps.cell_b.clone()),
+        ("cell_angle", maps.cell_angle.clone()),
+        ("cell_area", maps.cell_area.clone()),
+        ("features", squares(&maps.features)),
     ]
+}
+
+/// Squared length of every window's features.
+fn squares(features: &Array3<f32>) -> Array2<f32> {
+    features.mapv(|value| value * value).sum_axis(Axis(2))
 }
 
 /// Largest difference between two maps relative to the first one's range.
@@ -82,7 +87,7 @@ fn the_shared_trunk_gives_what_single_windows_give() {
             let exact = exact.dcnn(&image, stride).unwrap().unwrap();
             assert_eq!(dense.p_x.dim(), ((rows - window) / stride + 1, (cols - window) / stride + 1));
             for ((name, exact), (_, dense)) in each_map(&exact).into_iter().zip(each_map(&dense)) {
-                let difference = difference(exact, dense);
+                let difference = difference(&exact, &dense);
                 assert!(difference < 1e-4, "{name}, window {window}, stride {stride}: {difference}");
             }
         }
@@ -115,7 +120,7 @@ fn a_moved_image_moves_the_maps() {
     let whole = engine.dcnn(&image, 2).unwrap().unwrap();
     let moved = engine.dcnn(&image.slice(nds![4.., 6..]).to_owned(), 2).unwrap().unwrap();
     for ((name, whole), (_, moved)) in each_map(&whole).into_iter().zip(each_map(&moved)) {
-        let difference = difference(&whole.slice(nds![2.., 3..]).to_owned(), moved);
+        let difference = difference(&whole.slice(nds![2.., 3..]).to_owned(), &moved);
         assert!(difference < 1e-4, "{name}: {difference}");
     }
 }
@@ -142,7 +147,7 @@ fn outputs_are_scaled_into_physical_units() {
     let folder = model(dcnn(Padding::Valid, 28), 4);
     let manifest = Manifest::read(folder.path()).unwrap();
     let outputs = Array3::from_shape_fn((7, 1, 2), |(channel, _, col)| channel as f32 / 4.0 * col as f32);
-    let maps = physical_maps(&manifest, RawMaps { outputs, distance: Array2::from_elem((1, 2), 5.0) });
+    let maps = physical_maps(&manifest, RawMaps { outputs, features: Array3::from_elem((1, 2, 1), 5.0) });
     let expected = [
         ("p_x", [0.0, 0.0]),
         ("p_y", [0.0, 5.0]),
@@ -151,7 +156,7 @@ fn outputs_are_scaled_into_physical_units() {
         ("cell_b", [400.0, 415.0]),
         ("cell_angle", [FRAC_PI_2, FRAC_PI_2 + 0.03]),
         ("cell_area", [160_000.0, 175_000.0]),
-        ("feature_distance", [5.0, 5.0]),
+        ("features", [25.0, 25.0]),
     ];
     for ((name, expected), (found_name, found)) in expected.into_iter().zip(each_map(&maps)) {
         assert_eq!(name, found_name);

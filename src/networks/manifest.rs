@@ -272,14 +272,21 @@ impl LoadedModel<Dcnn> {
     /// # Errors
     /// When the folder holds no DCNN, or not the weights that its manifest promises.
     pub fn dcnn(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        let model = Self::dcnn_without_statistics(folder, device)?;
+        let features =
+            model.manifest.features.as_ref().map(|file| load_features(folder, file)).transpose()?;
+        Ok(Self { features, ..model })
+    }
+
+    /// Leaves the feature statistics out, whatever they are.
+    pub(super) fn dcnn_without_statistics(folder: &Path, device: &Device) -> Result<Self, ModelError> {
         let manifest = Manifest::read(folder)?;
         let Architecture::Dcnn(config) = manifest.architecture else {
             return Err(wrong_kind(folder, "fcnn", "dcnn"));
         };
         let mut network = config.init(device);
         load_weights(folder, &manifest.weights, &mut network)?;
-        let features = manifest.features.as_ref().map(|file| load_features(folder, file)).transpose()?;
-        Ok(Self { manifest, network, features })
+        Ok(Self { manifest, network, features: None })
     }
 
     /// Whether the trunk may be shared between windows.

@@ -124,8 +124,7 @@ fn weights_of_another_shape_are_refused_although_their_checksum_is_right() {
     assert!(error.contains("weights.safetensors"), "{error}");
     // Statistics of two features for a network of 128.
     let error = refusal(|folder| {
-        let statistics =
-            FeatureStatistics { mean: vec![0.0; 2], whitening: vec![1.0; 4], calibration: vec![1.0] };
+        let statistics = FeatureStatistics::raw(2);
         let bytes = statistics.to_bytes().unwrap();
         let part = write_part(folder, "features.safetensors", &bytes).unwrap();
         edit_manifest(folder, |m| m.features = Some(part));

@@ -21,11 +21,13 @@ mod manifest;
 mod untrained;
 
 pub use dcnn::{Dcnn, DcnnConfig, HeadKind, Padding};
-pub(crate) use dcnn::{FEATURE_CHANNELS, Layer, NORMALISATION_EPSILON, POOLING, site_features};
+pub(crate) use dcnn::{FEATURE_CHANNELS, Layer, NORMALISATION_EPSILON};
 pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
 pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
 pub use fcnn::{Fcnn, FcnnConfig};
-pub use features::{FeatureAccumulator, FeatureError, FeatureStatistics};
+pub use features::{
+    Calibration, FeatureAccumulator, FeatureError, FeatureStatistics, HeldOut, Score, Unusual, WindowScores,
+};
 pub use import::{
     CLASS_ORDERS, ForeignArchitecture, ImportError, ImportSettings, Imported, ImportedTensor, OutputScale,
     import,

@@ -3,7 +3,7 @@
 
 use super::dcnn::{Dcnn, DcnnConfig, FEATURE_CHANNELS, POOLING, site_features};
 use super::engine::download;
-use super::features::{FeatureAccumulator, FeatureStatistics};
+use super::features::{Calibration, FeatureAccumulator, FeatureStatistics};
 use super::manifest::{
     Architecture, DCNN_OUTPUTS, InputSpec, Manifest, ModelError, TrainingRecord, WeightsRef, dcnn_outputs,
     weights_bytes, write_part,
@@ -11,6 +11,7 @@ use super::manifest::{
 use crate::preprocess::Normalisation;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use ndarray::{Array2, Array3};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -21,7 +22,8 @@ const SPREAD: f32 = 0.2;
 /// Distance of the windows whose features make the statistics, px, and their number a side.
 const STATISTICS_STRIDE_PX: usize = 2 * POOLING;
 const STATISTICS_WINDOWS: usize = 13;
-/// A unit cell of 400 pm at 15 pm/px.
+const PIXEL_PM: f64 = 15.0;
+/// A unit cell of 400 pm.
 const PERIOD_PX: f64 = 26.7;
 
 /// Unit, mean, scale and trained range of each of [`DCNN_OUTPUTS`].
@@ -49,7 +51,7 @@ pub fn write_untrained(folder: &Path, architecture: Architecture, seed: u64) -> 
         name: format!("untrained-{kind}-{seed}"),
         description: "Random weights, for tests and measurements of speed only".to_owned(),
         architecture,
-        input: InputSpec { pixel_size_pm: 15.0, normalisation: Normalisation::Local { sigma_px: 40.0 } },
+        input: InputSpec { pixel_size_pm: PIXEL_PM, normalisation: Normalisation::Local { sigma_px: 40.0 } },
         outputs: if kind == "dcnn" { dcnn_outputs(OUTPUTS) } else { Vec::new() },
         weights: WeightsRef { file: String::new(), sha256: String::new() },
         features: None,
@@ -138,20 +140,28 @@ fn statistics(
     // Apart from the weights' numbers.
     rng.set_stream(1);
     let side = config.window_px + (STATISTICS_WINDOWS - 1) * STATISTICS_STRIDE_PX;
-    let mut vectors = || -> Result<Vec<Vec<f32>>, ModelError> {
+    let mut frame = || -> Result<Array3<f32>, ModelError> {
         let image = TensorData::new(lattice(side, &mut rng), [1, 1, side, side]);
         let features = network.features(Tensor::from_data(image, &Device::flex()));
         let sites = site_features(features, config.window_features(), STATISTICS_STRIDE_PX / POOLING);
         let [_, channels, rows, cols] = sites.dims();
+        let failed = |message: String| ModelError::Weights { path: folder.to_owned(), message };
         let values = download(sites.permute([0, 2, 3, 1]).reshape([rows * cols * channels]))
-            .map_err(|error| ModelError::Weights { path: folder.to_owned(), message: error.to_string() })?;
-        Ok(values.chunks(channels).map(<[f32]>::to_vec).collect())
+            .map_err(|error| failed(error.to_string()))?;
+        Array3::from_shape_vec((rows, cols, channels), values).map_err(|error| failed(error.to_string()))
     };
     let mut accumulator = FeatureAccumulator::new(FEATURE_CHANNELS);
-    for vector in vectors()? {
-        accumulator.add(&vector);
-    }
-    accumulator.finish(&vectors()?).map_err(|source| ModelError::Features { path: folder.to_owned(), source })
+    accumulator.add_frame(frame()?.view());
+    let fresh = frame()?;
+    let calibrated = || {
+        let statistics = accumulator.finish()?;
+        let components = statistics.components(fresh.view())?;
+        let sigma = Array2::ones((STATISTICS_WINDOWS, STATISTICS_WINDOWS));
+        let step_pm = [STATISTICS_STRIDE_PX as f64 * PIXEL_PM; 2];
+        let windows = statistics.held_out(&components, &sigma, step_pm, [0; 3]);
+        Ok(FeatureStatistics { calibration: Calibration::fit(&windows)?, ..statistics })
+    };
+    calibrated().map_err(|source| ModelError::Features { path: folder.to_owned(), source })
 }
 
 /// A noisy image of a square lattice, zero mean, row by row.

@@ -18,7 +18,7 @@ pub mod stages;
 mod threads;
 
 pub use daemon::{Daemon, DaemonError};
-pub use stages::{Analyzer, StageError, Stages};
+pub use stages::{Analyzer, Observed, StageError, Stages};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -11,12 +11,12 @@ use crate::material::Material;
 use crate::networks::{Engine, Manifest, NetworkError};
 use crate::polarization::{ClassicalField, ClassicalSettings, measure_cells};
 use crate::preprocess::{
-    CalibrationHints, ModelInput, PreparedFrame, PreprocessError, PreprocessSettings, Windows,
+    CalibrationHints, ModelInput, PixelMap, PreparedFrame, PreprocessError, PreprocessSettings, Windows,
     estimate_lattice, prepare,
 };
 use ferrostem_proto::control::Verdict;
 use ferrostem_proto::{Calibration, CalibrationSource, GridSpec, ModelIds, ResultMessage};
-use ndarray::{Array3, Zip};
+use ndarray::{Array3, Axis, Zip};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -260,7 +260,6 @@ fn masked(mut maps: PolarizationMaps, windows: &Windows) -> PolarizationMaps {
         &mut maps.cell_b,
         &mut maps.cell_angle,
         &mut maps.cell_area,
-        &mut maps.feature_distance,
     ];
     for map in quantities {
         Zip::from(map).and(&windows.valid).for_each(|value, &valid| {
@@ -269,7 +268,24 @@ fn masked(mut maps: PolarizationMaps, windows: &Windows) -> PolarizationMaps {
             }
         });
     }
+    Zip::from(maps.features.lanes_mut(Axis(2))).and(&windows.valid).for_each(|mut window, &valid| {
+        if !valid {
+            window.fill(f32::NAN);
+        }
+    });
     maps
+}
+
+/// What the networks say of a frame, for studies of them.
+#[derive(Debug)]
+pub struct Observed {
+    pub grid: GridSpec,
+    /// From one window to the next, `[row, col]`.
+    pub step_pm: [f64; 2],
+    /// NaN where a window was not measured; `None` without a DCNN.
+    pub maps: Option<PolarizationMaps>,
+    /// The FCNN's probabilities, `[class, row, col]`, and where its pixels are; `None` without an FCNN.
+    pub probability: Option<(Array3<f32>, PixelMap)>,
 }
 
 /// All stages in one place, one frame at a time: what `analyze` runs.
@@ -303,6 +319,24 @@ impl Analyzer {
     /// What a controller made of a candidate, as on the control lane; whether the candidate is known.
     pub fn acknowledge(&mut self, candidate_id: u64, verdict: Verdict) -> bool {
         self.tracker.acknowledge(candidate_id, verdict)
+    }
+
+    /// The networks alone.
+    ///
+    /// # Errors
+    /// When the frame cannot be processed.
+    pub fn observe(&self, frame: Arc<Frame>) -> Result<Observed, StageError> {
+        let prepared = prepare_frame(frame, &self.inputs, &self.stages)?;
+        let Measured { prepared, maps, probability, .. } = measure(prepared, &self.engine, &self.stages)?;
+        let windows = prepared.dcnn.as_ref().and_then(|input| input.windows.as_ref());
+        let grid = windows.map_or_else(GridSpec::default, |windows| windows.plan.grid);
+        let [row_pm, col_pm] = prepared.calibration.pixel_size_pm;
+        Ok(Observed {
+            grid,
+            step_pm: [grid.step_row * row_pm, grid.step_col * col_pm],
+            maps: maps.zip(windows).map(|(maps, windows)| masked(maps, windows)),
+            probability: probability.zip(prepared.fcnn.as_ref().map(|input| input.map)),
+        })
     }
 
     /// # Errors

@@ -7,11 +7,11 @@ use super::labelled::{LabelSource, Labelled};
 use super::runner::{self, Task};
 use super::samples::{Sample, Split, normalised, simulated, upload};
 use super::settings::{DcnnTrainSettings, Stack};
-use super::{Metrics, TrainError, direct};
+use super::{Metrics, TrainError, direct, statistics};
 use crate::frame::ClassicalCell;
 use crate::networks::{
-    Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics,
-    LoadedModel, OutputSpec, POOLING, StartingPoint, dcnn_outputs, site_features,
+    Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, LoadedModel, OutputSpec, StartingPoint,
+    dcnn_outputs,
 };
 use crate::polarization::sample_on_grid;
 use burn::optim::GradientsParams;
@@ -35,8 +35,8 @@ const LOG_SIGMA: [f64; 2] = [-4.0, 1.0];
 const HALF_WEIGHT_COUNTS: f64 = 30.0;
 /// Frames over which a finished network's convolutions are normalised.
 const FOLDING_FRAMES: usize = 64;
-/// Frames from which the feature statistics are taken, per held-out frame.
-const STATISTICS_FRAMES_FACTOR: usize = 4;
+/// Frames on which the p-values of the feature statistics are calibrated, per held-out frame.
+const STATISTICS_FRAMES_FACTOR: usize = 5;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -404,36 +404,6 @@ impl DcnnTask {
         let maps = images.chunks(1).map(|image| network.context(upload(image, device), false)).collect();
         Ok(network.with_hidden_folded(Tensor::cat(maps, 0), self.settings.stride_px))
     }
-
-    /// Mean, whitening and calibration of the site features on frames that the network was not trained on.
-    fn feature_statistics(&self, network: &Dcnn, device: &Device) -> Result<FeatureStatistics, TrainError> {
-        let frames = STATISTICS_FRAMES_FACTOR * self.settings.schedule.held_out_frames;
-        let mut accumulator = FeatureAccumulator::new(FEATURE_CHANNELS);
-        let mut held_out = Vec::new();
-        for index in 0..2 * frames {
-            let sample = self.sample(Split::Calibration { index })?;
-            let windows = self.windows(&sample, self.settings.cell_upper_bound_pm);
-            if windows.images.is_empty() {
-                continue;
-            }
-            let features = network.features(upload(&windows.images, device));
-            let sites =
-                site_features(features, self.config().window_features(), self.settings.stride_px / POOLING);
-            let values = read(sites)?;
-            let each = windows.side * windows.side;
-            for (window, _) in windows.cells.iter().enumerate().filter(|(_, cell)| cell.is_some()) {
-                let first = window / each * FEATURE_CHANNELS * each + window % each;
-                let vector: Vec<f32> =
-                    values.iter().skip(first).step_by(each).take(FEATURE_CHANNELS).copied().collect();
-                if index < frames {
-                    accumulator.add(&vector);
-                } else {
-                    held_out.push(vector);
-                }
-            }
-        }
-        Ok(accumulator.finish(&held_out)?)
-    }
 }
 
 fn read(tensor: Tensor<4>) -> Result<Vec<f32>, TrainError> {
@@ -487,9 +457,9 @@ pub fn train_dcnn(
     for (name, error) in [("before", before), ("after", after)] {
         metrics.extend(error.map(|error| (format!("held_back_rms_p_component_{name}_pm"), error)));
     }
-    let features = task.feature_statistics(network, &device)?;
+    let folder = output.join(&task.settings.name);
     export::write(
-        &output.join(&task.settings.name),
+        &folder,
         network,
         Export {
             name: task.settings.name.clone(),
@@ -499,7 +469,7 @@ pub fn train_dcnn(
             pixel_size_pm: task.settings.pixel_size_pm,
             normalisation: task.settings.normalisation,
             outputs: task.outputs.clone(),
-            features: Some(features.to_bytes()?),
+            features: None,
             schedule,
             started_from,
             labels: beginning.labels.as_ref().map(LabelSource::describe),
@@ -507,6 +477,8 @@ pub fn train_dcnn(
             metrics: metrics.clone(),
         },
     )?;
+    let frames = STATISTICS_FRAMES_FACTOR * task.settings.schedule.held_out_frames;
+    statistics::write(&folder, &task.settings, choice, frames)?;
     Ok(metrics)
 }
 

@@ -14,11 +14,13 @@ mod labelled;
 mod runner;
 mod samples;
 mod settings;
+mod statistics;
 
 pub use dcnn::{Beginning, train_dcnn};
 pub use fcnn::train_fcnn;
 pub use labelled::LabelSource;
 pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
+pub use statistics::renew_statistics;
 
 use crate::networks::{Architecture, FeatureError, ModelError};
 use std::path::PathBuf;
@@ -40,6 +42,10 @@ pub enum TrainError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Features(#[from] FeatureError),
+    #[error(transparent)]
+    Network(#[from] crate::networks::NetworkError),
+    #[error("a frame at the model's scale: {0}")]
+    Preprocess(#[from] crate::preprocess::PreprocessError),
     #[error("{path} holds {found:?}; expected {expected:?}, which the config asks for")]
     OtherNetwork { path: PathBuf, found: Architecture, expected: Architecture },
     #[error(transparent)]

@@ -18,6 +18,8 @@ pub(super) enum Split {
     HeldOut { index: usize },
     /// Frames on which the out-of-distribution test and sigma are calibrated; neither trained nor judged on.
     Calibration { index: usize },
+    /// Frames from which feature statistics are taken.
+    Statistics { index: usize },
     /// Frames over which a finished network's convolutions are normalised.
     Folding { index: usize },
 }
@@ -30,6 +32,7 @@ impl Split {
             Self::HeldOut { index } => (1, index as u64),
             Self::Calibration { index } => (2, index as u64),
             Self::Folding { index } => (3, index as u64),
+            Self::Statistics { index } => (4, index as u64),
         }
     }
 

@@ -225,15 +225,24 @@ impl DcnnTrainSettings {
         Ok(())
     }
 
+    /// What the model in `folder` was trained with.
+    ///
+    /// # Errors
+    /// When there is no such model, or its manifest does not say.
+    pub fn of_model(folder: &Path) -> Result<Self, TrainError> {
+        let config = Manifest::read(folder)?.training.config.try_into::<Self>();
+        config.map_err(|error| TrainError::Config {
+            path: folder.to_owned(),
+            message: format!("training.config: {error}"),
+        })
+    }
+
     /// What the model in `folder` was trained with, but for a short schedule at a low rate, to adapt it to a microscope.
     ///
     /// # Errors
     /// When there is no such model, or its manifest does not say.
     pub fn adapting(folder: &Path) -> Result<Self, TrainError> {
-        let manifest = Manifest::read(folder)?;
-        let wrong = |message: String| TrainError::Config { path: folder.to_owned(), message };
-        let config = manifest.training.config.try_into::<Self>();
-        let config = config.map_err(|error| wrong(format!("training.config: {error}")))?;
+        let config = Self::of_model(folder)?;
         let schedule = Schedule {
             steps: 80,
             learning_rate: 1e-4,

@@ -1,4 +1,4 @@
-//! Squared Mahalanobis distance of the features in the middle of every window, by rows.
+//! The features in the middle of every window as independent components, by rows.
 
 use super::direct::{Direct, Placement};
 use super::map::{Block, Filters, LANES, Map, View, in_blocks};
@@ -21,32 +21,40 @@ pub(crate) struct Middles {
 pub(crate) struct Whitening {
     mean: Vec<Block>,
     whiten: Direct<LANES>,
+    components: usize,
 }
 
 impl Whitening {
     /// `filters` is the whitening matrix as a convolution with side 1, without bias or activation.
     pub(crate) fn new(mean: &[f32], filters: &Filters) -> Self {
-        Self { mean: in_blocks(mean, 0.0), whiten: Direct::new(filters, Placement::VALID) }
+        Self {
+            mean: in_blocks(mean, 0.0),
+            whiten: Direct::new(filters, Placement::VALID),
+            components: filters.outputs,
+        }
     }
 }
 
-/// Takes the feature map's rows as they are made, and gives the distances of the windows that they complete.
+/// Takes the feature map's rows as they are made, and gives the components of the windows that they complete.
 #[derive(Debug)]
-pub(crate) struct SiteDistances<'a> {
+pub(crate) struct SiteComponents<'a> {
     whitening: &'a Whitening,
     middles: Middles,
     /// Sums along the columns of each middle, `[row, channel block, window col]`; rows no window needs are gone.
     sums: Map,
     /// Rows of the feature map still to pass before the first middle.
     skip: usize,
-    /// `[window row, window col]`.
-    distances: Vec<f32>,
+    /// Components of one window.
+    count: usize,
+    /// `[window row, window col, component]`.
+    components: Vec<f32>,
 }
 
-impl<'a> SiteDistances<'a> {
+impl<'a> SiteComponents<'a> {
     pub(crate) fn new(whitening: &'a Whitening, middles: Middles) -> Self {
         let sums = Map::empty(whitening.mean.len(), middles.shape[1]);
-        Self { whitening, middles, sums, skip: middles.margin, distances: Vec::new() }
+        let count = whitening.components;
+        Self { whitening, middles, sums, skip: middles.margin, count, components: Vec::new() }
     }
 
     /// `features` are the next rows of the map.
@@ -65,7 +73,7 @@ impl<'a> SiteDistances<'a> {
             }
         });
         let ready = self.sums.rows().checked_sub(side).map_or(0, |free| free / stride + 1);
-        let ready = ready.min(rows - self.distances.len() / cols);
+        let ready = ready.min(rows - self.components.len() / (cols * self.count.max(1)));
         if ready == 0 {
             return;
         }
@@ -85,16 +93,15 @@ impl<'a> SiteDistances<'a> {
         self.whitening.whiten.run(level, centred.view(), whitened.append(ready));
         let whitened = whitened.view();
         for (row, col) in (0..ready).flat_map(|row| (0..cols).map(move |col| (row, col))) {
-            let squares = (0..whitened.blocks)
-                .map(|block| whitened.row(row, block)[col].0.iter().map(|value| value * value).sum::<f32>());
-            self.distances.push(squares.sum());
+            let all = (0..whitened.blocks).flat_map(|block| whitened.row(row, block)[col].0);
+            self.components.extend(all.take(self.count));
         }
         self.sums.drop_front(ready * stride);
     }
 
-    /// `[window row, window col]`.
-    pub(crate) fn into_distances(self) -> Vec<f32> {
-        self.distances
+    /// `[window row, window col, component]`.
+    pub(crate) fn into_components(self) -> Vec<f32> {
+        self.components
     }
 }
 

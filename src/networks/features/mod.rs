@@ -1,0 +1,284 @@
+//! What the DCNN's features look like on data like its training set: the reference of the out-of-distribution test.
+//!
+//! - [`FeatureStatistics`]: what lies in `features.safetensors`; - [`fit`]: how it is made; - [`WindowScores`]: two distances for
+//!   each window, from the training set and from its surroundings; - [`Calibration`]: what they are worth as p-values.
+
+mod calibration;
+mod fit;
+mod scores;
+
+pub use calibration::{Calibration, HeldOut, Score};
+pub use fit::FeatureAccumulator;
+pub use scores::WindowScores;
+
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Zip};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+/// Statistics of a model's features. Its components are uncorrelated over all windows and, at the same time, within frames.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeatureStatistics {
+    /// `[channel]`.
+    pub mean: Vec<f32>,
+    /// Row-major `[component, channel]`: the components of features are `whitening · (features − mean)`, of variance 1 over all
+    /// windows.
+    pub whitening: Vec<f32>,
+    /// `[component]`: their variance within a frame, 0 to 1.
+    pub within: Vec<f32>,
+    pub calibration: Calibration,
+}
+
+/// A statistics file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FeatureError {
+    #[error("the feature statistics cannot be read: {0}")]
+    Format(#[from] safetensors::SafeTensorError),
+    #[error("the feature statistics lack `{0}`, or it is no array of finite f32")]
+    Missing(&'static str),
+    #[error(
+        "the feature statistics are those of an earlier version, without `{0}`: make them anew (`ferrostem train statistics --from-model DIR --output DIR`)"
+    )]
+    Earlier(&'static str),
+    #[error("the feature statistics' `{name}` has {found} values, expected {expected}")]
+    Length { name: &'static str, expected: usize, found: usize },
+    #[error("the covariance of {samples} feature vectors is not positive definite")]
+    Singular { samples: usize },
+    #[error("no held-out window has finite scores: p-values cannot be calibrated")]
+    Uncalibrated,
+}
+
+/// How unusual each window is, `[window row, window col]`; NaN where it was not evaluated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unusual {
+    /// p-values in the order of [`Score`].
+    pub p_values: [Array2<f32>; Score::COUNT],
+    /// Scores relative to what one window in a thousand exceeds, in the same order.
+    pub excess: [Array2<f32>; Score::COUNT],
+}
+
+impl Unusual {
+    /// The p-value of the two feature distances together: twice the smaller one (Bonferroni), which keeps their promise. Where
+    /// there are too few windows around to compare with, the training set decides, at the same price.
+    pub fn p_value(&self) -> Array2<f32> {
+        let [training, surroundings, _] = &self.p_values;
+        // The minimum passes over a NaN.
+        Zip::from(training).and(surroundings).map_collect(|a, b| (2.0 * a.min(*b)).min(1.0))
+    }
+
+    /// What ranks windows: decades of surprise, and beyond what p-values tell apart, decades of excess.
+    pub fn strangeness(&self) -> Array2<f32> {
+        Zip::from(&self.p_value())
+            .and(&self.excess())
+            .map_collect(|p_value, excess| excess.max(1.0).log10() - p_value.log10())
+    }
+
+    /// The larger excess of the two.
+    pub fn excess(&self) -> Array2<f32> {
+        let [training, surroundings, _] = &self.excess;
+        Zip::from(training).and(surroundings).map_collect(|a, b| a.max(*b))
+    }
+}
+
+impl FeatureStatistics {
+    /// Statistics that leave features as they are and know nothing of them.
+    pub(crate) fn raw(channels: usize) -> Self {
+        let whitening = Array2::<f32>::eye(channels).into_raw_vec_and_offset().0;
+        let calibration = Calibration { edges: Vec::new(), thresholds: Vec::new() };
+        Self { mean: vec![0.0; channels], whitening, within: vec![1.0; channels], calibration }
+    }
+
+    /// The components of windows' features, `[window row, window col, channel]` → `[window row, window col, component]`.
+    ///
+    /// # Errors
+    /// When there are not as many channels as the statistics have.
+    pub(crate) fn components(&self, features: ArrayView3<'_, f32>) -> Result<Array3<f32>, FeatureError> {
+        let (rows, cols, found) = features.dim();
+        let expected = self.mean.len();
+        let wrong = || FeatureError::Length { name: "features", expected, found };
+        let whitening = ArrayView2::from_shape((expected, expected), &self.whitening).map_err(|_| wrong())?;
+        if found != expected {
+            return Err(wrong());
+        }
+        let centred: Array2<f32> = features
+            .to_shape((rows * cols, found))
+            .map_err(|_| wrong())?
+            .outer_iter()
+            .flat_map(|window| {
+                window.iter().zip(&self.mean).map(|(value, mean)| value - mean).collect::<Vec<_>>()
+            })
+            .collect::<ndarray::Array1<f32>>()
+            .into_shape_with_order((rows * cols, found))
+            .map_err(|_| wrong())?;
+        centred.dot(&whitening.t()).into_shape_with_order((rows, cols, found)).map_err(|_| wrong())
+    }
+
+    /// Scores and p-values of a frame's windows.
+    ///
+    /// # Shapes
+    /// - `features`: as components, `[window row, window col, component]`
+    /// - `sigma`: predicted standard deviation of P, pm, `[window row, window col]`
+    /// - `step_pm`: from one window to the next, `[row, col]`
+    pub fn judge(&self, features: &Array3<f32>, sigma: &Array2<f32>, step_pm: [f64; 2]) -> Unusual {
+        let scores = WindowScores::of(features, &self.within, step_pm);
+        let mut sigma = sigma.clone();
+        Zip::from(&mut sigma).and(features.lanes(Axis(2))).for_each(|sigma, window| {
+            if window.iter().any(|value| !value.is_finite()) {
+                *sigma = f32::NAN;
+            }
+        });
+        let all = [
+            (Score::Training, &scores.training),
+            (Score::Surroundings, &scores.surroundings),
+            (Score::Sigma, &sigma),
+        ];
+        let judged = |of: &dyn Fn(Score, f32, f32) -> f32| {
+            all.map(|(score, map)| {
+                Zip::from(map).and(&scores.noise).map_collect(|&value, &noise| of(score, value, noise))
+            })
+        };
+        Unusual {
+            p_values: judged(&|score, value, noise| self.calibration.p_value(score, value, noise)),
+            excess: judged(&|score, value, noise| self.calibration.excess(score, value, noise)),
+        }
+    }
+
+    /// A held-out frame's windows, to calibrate with; arguments as of [`Self::judge`], and the strata of [`HeldOut`].
+    pub fn held_out(
+        &self,
+        features: &Array3<f32>,
+        sigma: &Array2<f32>,
+        step_pm: [f64; 2],
+        strata: [u8; 3],
+    ) -> Vec<HeldOut> {
+        let WindowScores { training, surroundings, noise } =
+            WindowScores::of(features, &self.within, step_pm);
+        let scores = training.iter().zip(&surroundings).zip(sigma);
+        let windows = scores.zip(&noise).map(|(((&training, &surroundings), &sigma), &noise)| HeldOut {
+            noise,
+            scores: [training, surroundings, sigma],
+            strata,
+        });
+        windows.collect()
+    }
+
+    /// As a safetensors file.
+    ///
+    /// # Errors
+    /// When the arrays' lengths do not fit together.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FeatureError> {
+        let channels = self.mean.len();
+        let Calibration { edges, thresholds } = &self.calibration;
+        let shape = vec![Score::COUNT, self.calibration.bins(), calibration::LEVELS];
+        let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let arrays = [
+            ("mean", vec![channels], bytes(&self.mean)),
+            ("whitening", vec![channels, channels], bytes(&self.whitening)),
+            ("within", vec![channels], bytes(&self.within)),
+            ("noise_edges", vec![edges.len()], bytes(edges)),
+            ("thresholds", shape, bytes(thresholds)),
+        ];
+        let views = arrays
+            .iter()
+            .map(|(name, shape, data)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), data)?)))
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+        Ok(safetensors::serialize(views, None)?)
+    }
+
+    /// # Errors
+    /// When the file is none of ours, is of an earlier version, or its arrays do not fit together.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, FeatureError> {
+        let file = SafeTensors::deserialize(bytes)?;
+        let read = |name: &'static str| -> Result<Vec<f32>, FeatureError> {
+            let view = file.tensor(name).map_err(|_| FeatureError::Missing(name))?;
+            if view.dtype() != Dtype::F32 {
+                return Err(FeatureError::Missing(name));
+            }
+            let (values, _) = view.data().as_chunks::<4>();
+            let values: Vec<f32> = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
+            if values.iter().all(|value| value.is_finite()) {
+                Ok(values)
+            } else {
+                Err(FeatureError::Missing(name))
+            }
+        };
+        let (mean, whitening) = (read("mean")?, read("whitening")?);
+        let within = read("within").map_err(|_| FeatureError::Earlier("within"))?;
+        let calibration = Calibration::checked(read("noise_edges")?, read("thresholds")?)?;
+        let fits = |name: &'static str, expected: usize, found: usize| {
+            if found == expected { Ok(()) } else { Err(FeatureError::Length { name, expected, found }) }
+        };
+        fits("whitening", mean.len() * mean.len(), whitening.len())?;
+        fits("within", mean.len(), within.len())?;
+        Ok(Self { mean, whitening, within, calibration })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::s;
+
+    /// Statistics of two features that are their own components.
+    fn plain() -> FeatureStatistics {
+        let score = |n: u32| (n * 7919 % 20_000) as f32 * 2.5e-4;
+        let windows: Vec<HeldOut> =
+            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 3], strata: [0; 3] }).collect();
+        let calibration = Calibration::fit(&windows).unwrap();
+        FeatureStatistics { calibration, ..FeatureStatistics::raw(2) }
+    }
+
+    #[test]
+    fn files_round_trip_and_bad_ones_are_named() {
+        let statistics = FeatureStatistics {
+            mean: vec![1.0, 2.0],
+            whitening: vec![1.0, 0.0, 0.5, 2.0],
+            within: vec![0.5, 0.1],
+            ..plain()
+        };
+        let bytes = statistics.to_bytes().unwrap();
+        assert_eq!(FeatureStatistics::from_bytes(&bytes).unwrap(), statistics);
+        assert!(FeatureStatistics::from_bytes(&bytes[..20]).is_err());
+        let odd = FeatureStatistics { within: vec![0.5; 3], ..statistics.clone() };
+        let serialised = odd.to_bytes();
+        assert!(serialised.is_err() || FeatureStatistics::from_bytes(&serialised.unwrap()).is_err());
+        // A file as version 0.1 wrote it.
+        let values: Vec<u8> = [1.0f32, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let square: Vec<u8> = [1.0f32; 4].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let arrays = [
+            ("mean", vec![2], &values),
+            ("whitening", vec![2, 2], &square),
+            ("calibration", vec![2], &values),
+        ];
+        let views = arrays
+            .iter()
+            .map(|(n, shape, data)| (*n, TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
+        let earlier = safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap();
+        let refusal = FeatureStatistics::from_bytes(&earlier).unwrap_err().to_string();
+        assert!(refusal.contains("earlier version") && refusal.contains("train statistics"), "{refusal}");
+    }
+
+    #[test]
+    fn components_are_the_whitened_deviations() {
+        let statistics = FeatureStatistics {
+            mean: vec![1.0, 2.0],
+            whitening: vec![1.0, 0.0, 0.5, 2.0],
+            ..FeatureStatistics::raw(2)
+        };
+        let features = Array3::from_shape_vec((1, 2, 2), vec![3.0, 2.0, 1.0, 5.0]).unwrap();
+        let found = statistics.components(features.view()).unwrap();
+        assert_eq!(found, Array3::from_shape_vec((1, 2, 2), vec![2.0, 1.0, 0.0, 6.0]).unwrap());
+        assert!(statistics.components(features.slice(s![.., .., ..1])).is_err());
+    }
+
+    #[test]
+    fn a_strange_window_has_a_small_p_value_and_one_not_measured_has_none() {
+        let mut features = Array3::from_shape_fn((6, 6, 2), |(i, j, _)| ((i * 5 + j * 3) % 7) as f32 * 0.1);
+        features[[1, 4, 1]] = 9.0;
+        features.slice_mut(s![5, 0, ..]).fill(f32::NAN);
+        let unusual = plain().judge(&features, &Array2::from_elem((6, 6), 0.2), [120.0; 2]);
+        let [training, surroundings, sigma] = &unusual.p_values;
+        assert!(training[[1, 4]] < 1e-3 && surroundings[[1, 4]] < 1e-3 && sigma[[1, 4]] > 0.5);
+        assert!(training[[0, 0]] > 0.5 && unusual.excess[0][[1, 4]] > 10.0);
+        assert!(unusual.p_values.iter().all(|map| map[[5, 0]].is_nan()));
+    }
+}

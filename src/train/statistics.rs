@@ -1,0 +1,184 @@
+//! Feature statistics of a trained DCNN, and the calibration of its out-of-distribution test, on frames that it was not trained
+//! on and that come to it as live ones do: of many pixel sizes, resampled to its own.
+
+use super::TrainError;
+use super::samples::{Split, bend};
+use super::settings::DcnnTrainSettings;
+use crate::networks::{
+    Calibration, DeviceChoice, Engine, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics, Manifest,
+    write_part,
+};
+use crate::preprocess::{PixelMap, resample};
+use crate::simulate::{TrainingRanges, random_scene, render};
+use ndarray::{Array2, Array3};
+use rand::RngExt as _;
+use rayon::prelude::*;
+use std::f64::consts::FRAC_PI_2;
+use std::path::Path;
+
+/// Side of a frame at the model's scale, in windows' sides: about the tile in which windows are compared with each other.
+const SIDE_WINDOWS: f64 = 3.2;
+/// Pixel sizes for which p-values hold, pm.
+const PIXELS_PM: [f64; 2] = [7.0, 36.0];
+/// Of the frames to calibrate on, every third is at the pixel size that training drew.
+const OWN_PIXEL_EVERY: usize = 3;
+/// Frames that give mean and components, for each one that calibrates: 128 components are only as good as the number of frames
+/// that they are from.
+const FITTED_PER_CALIBRATED: f64 = 0.75;
+/// Bounds of the strata: counts at the peak of an A column, and pixel sizes, pm.
+const COUNTS: [f64; 4] = [30.0, 100.0, 300.0, 1000.0];
+const SIZES_PM: [f64; 4] = [10.0, 14.0, 16.5, 25.0];
+/// Strata of the lattice's direction, in a quarter turn.
+const SECTORS: f64 = 3.0;
+/// Frames simulated at once.
+const AT_ONCE: usize = 16;
+
+/// A frame at the model's scale, normalised, and the strata that it is from.
+struct Prepared {
+    image: Array2<f32>,
+    strata: [u8; 3],
+}
+
+/// Takes the statistics of the model in `folder` anew, on `frames` frames like those that `settings` trained it on, and writes them
+/// there.
+///
+/// # Errors
+/// When the model, the device or the simulator fails.
+pub(super) fn write(
+    folder: &Path,
+    settings: &DcnnTrainSettings,
+    choice: DeviceChoice,
+    frames: usize,
+) -> Result<(), TrainError> {
+    let engine = Engine::with_raw_features(folder, choice)?;
+    let statistics = statistics(&engine, settings, frames)?;
+    let mut manifest = Manifest::read(folder)?;
+    manifest.features = Some(write_part(folder, "features.safetensors", &statistics.to_bytes()?)?);
+    Ok(manifest.write(folder)?)
+}
+
+/// Copies the model in `from` to `to`, unless they are one, and takes its statistics anew.
+///
+/// # Errors
+/// When the model does not say how it was trained; as the device, the simulator and files fail.
+pub fn renew_statistics(
+    from: &Path,
+    to: &Path,
+    choice: DeviceChoice,
+    frames: usize,
+) -> Result<(), TrainError> {
+    let settings = DcnnTrainSettings::of_model(from)?;
+    let file = |source| TrainError::File { path: to.to_owned(), source };
+    std::fs::create_dir_all(to).map_err(file)?;
+    if from.canonicalize().map_err(file)? != to.canonicalize().map_err(file)? {
+        let weights = Manifest::read(from)?.weights.file;
+        for name in [weights.as_str(), "model.toml"] {
+            std::fs::copy(from.join(name), to.join(name)).map_err(file)?;
+        }
+    }
+    write(to, &settings, choice, frames)
+}
+
+fn statistics(
+    engine: &Engine,
+    settings: &DcnnTrainSettings,
+    frames: usize,
+) -> Result<FeatureStatistics, TrainError> {
+    let fitted = ((frames as f64 * FITTED_PER_CALIBRATED).ceil() as usize).max(2);
+    let mut accumulator = FeatureAccumulator::new(FEATURE_CHANNELS);
+    each(
+        engine,
+        settings,
+        0..fitted,
+        |_| false,
+        |features, _, _| {
+            accumulator.add_frame(features.view());
+            Ok(())
+        },
+    )?;
+    let statistics = accumulator.finish()?;
+    let step_pm = [settings.stride_px as f64 * settings.pixel_size_pm; 2];
+    let mut windows = Vec::new();
+    let rescaled = |index: usize| !index.is_multiple_of(OWN_PIXEL_EVERY);
+    each(engine, settings, fitted..fitted + frames, rescaled, |features, sigma, strata| {
+        let components = statistics.components(features.view())?;
+        windows.extend(statistics.held_out(&components, &sigma, step_pm, strata));
+        Ok(())
+    })?;
+    Ok(FeatureStatistics { calibration: Calibration::fit(&windows)?, ..statistics })
+}
+
+/// Simulates frames, a few at once, and runs the network on them: features, sigma and strata of each go to `take`.
+fn each(
+    engine: &Engine,
+    settings: &DcnnTrainSettings,
+    frames: std::ops::Range<usize>,
+    rescaled: impl Fn(usize) -> bool + Sync,
+    mut take: impl FnMut(Array3<f32>, Array2<f32>, [u8; 3]) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let indices: Vec<usize> = frames.collect();
+    for some in indices.chunks(AT_ONCE) {
+        let prepared: Vec<Prepared> = some
+            .par_iter()
+            .map(|&index| prepared(settings, index, rescaled(index)))
+            .collect::<Result<_, TrainError>>()?;
+        for Prepared { image, strata } in prepared {
+            if let Some(maps) = engine.dcnn(&image, settings.stride_px)? {
+                take(maps.features, maps.p_sigma, strata)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn prepared(settings: &DcnnTrainSettings, index: usize, rescaled: bool) -> Result<Prepared, TrainError> {
+    let mut rng = Split::Statistics { index }.random(settings.schedule.seed);
+    let mut ranges = settings.scenes.clone();
+    if rescaled {
+        let [low, high] = PIXELS_PM.map(f64::ln);
+        let pixel_pm = rng.random_range(low..=high).exp();
+        ranges = TrainingRanges { pixel_size_pm: [pixel_pm; 2], ..ranges };
+    }
+    let across_pm = SIDE_WINDOWS * settings.window_px as f64 * settings.pixel_size_pm;
+    // A little more, so that cutting to whole model pixels takes no window.
+    let side = (across_pm / ranges.pixel_size_pm[0]).ceil() as usize + 1;
+    let (specimen, microscope) = random_scene(&ranges, [side; 2], &mut rng);
+    let mut frame = render(&specimen, &microscope, &mut rng)?;
+    bend(&mut frame.pixels, settings.gamma, &mut rng);
+    let image = if rescaled {
+        let map = PixelMap::between(microscope.pixel_sizes_pm(), settings.pixel_size_pm);
+        let valid = Array2::from_elem(frame.pixels.dim(), true);
+        resample(&frame.pixels, &valid, &map, usize::MAX)?.image
+    } else {
+        frame.pixels
+    };
+    let stratum = |bounds: &[f64], value: f64| bounds.partition_point(|&bound| bound <= value) as u8;
+    let sector = specimen.rotation_rad.rem_euclid(FRAC_PI_2) / FRAC_PI_2 * SECTORS;
+    let strata = [
+        stratum(&COUNTS, microscope.peak_counts),
+        stratum(&SIZES_PM, microscope.pixel_size_pm),
+        sector as u8,
+    ];
+    Ok(Prepared { image: settings.normalisation.normalise(&image), strata })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_at_the_models_scale_whatever_their_own() {
+        let settings = DcnnTrainSettings::default();
+        for index in 0..6 {
+            let Prepared { image, strata } = prepared(&settings, index, index > 1).unwrap();
+            let (rows, cols) = image.dim();
+            // Pixels may be 2 % higher than wide, or lower.
+            assert!((248..=266).contains(&rows) && rows.abs_diff(cols) < 8, "{rows} x {cols}");
+            assert!(image.iter().all(|value| value.is_finite()));
+            assert!(strata[0] <= 4 && strata[1] <= 4 && strata[2] <= 2);
+            if index <= 1 {
+                assert_eq!(strata[1], 2);
+            }
+        }
+    }
+}
