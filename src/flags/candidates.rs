@@ -11,7 +11,6 @@ use super::vortices::Vortex;
 use super::walls::WallPoint;
 use crate::config::InvalidSetting;
 use crate::frame::Sublattice;
-use crate::networks::DCNN_OUTPUTS;
 use ferrostem_proto::{CandidateKind, FractionalPosition, PixelPosition, StagePosition};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -163,12 +162,10 @@ fn ood_findings(
             let decades = if p_value > 0.0 { -p_value.log10() } else { 0.0 };
             // The p-value cannot fall below one over the calibration's size; beyond it the distance itself ranks.
             let score = decades + excess.max(1.0).log10() + if outside.is_some() { 1.0 } else { 0.0 };
-            let mut reason = format!(
-                "{} windows; features {excess:.1} times the 99.9 % distance (p = {p_value:.1e})",
-                region.len()
-            );
-            if let Some(name) = outside.and_then(|index| DCNN_OUTPUTS.get(usize::from(index))) {
-                reason.push_str(&format!("; {name} outside the trained range"));
+            let why: Vec<String> = ood.reasons(peak).iter().map(ToString::to_string).collect();
+            let mut reason = format!("{} windows (p = {p_value:.1e})", region.len());
+            if !why.is_empty() {
+                reason.push_str(&format!("; {}", why.join(", ")));
             }
             let px = middle(evidence, region, peak, strangeness);
             let kind = CandidateKind::Ood;

@@ -4,7 +4,7 @@ use super::Evidence;
 use super::ood::{OodEvidence, OodSettings};
 use crate::frame::{Fields, Frame, PolarizationMaps};
 use ferrostem_proto::{Calibration, CalibrationSource, GridSpec};
-use ndarray::Array2;
+use ndarray::{Array2, Array3};
 
 /// A frame at 15 pm a pixel with windows 8 px apart.
 pub(super) struct Scenery {
@@ -26,7 +26,7 @@ impl Scenery {
             cell_b: filled(395.0),
             cell_angle: filled(1.57),
             cell_area: filled(158_000.0),
-            feature_distance: filled(1.0),
+            features: Array3::zeros((side, side, 0)),
         };
         let count = side as u32;
         let grid =
@@ -57,11 +57,14 @@ impl Scenery {
 
 /// Nothing is flagged; p-values are 0.5, the excess was not measured.
 pub(super) fn no_ood(side: usize) -> OodEvidence {
+    let unknown = || Array2::from_elem((side, side), f32::NAN);
     OodEvidence {
         p_value: Array2::from_elem((side, side), 0.5),
         flag: Array2::zeros((side, side)),
-        excess: Array2::from_elem((side, side), f32::NAN),
+        excess: unknown(),
         out_of_range: Array2::from_elem((side, side), None),
+        parts: std::array::from_fn(|_| unknown()),
+        from_classical: unknown(),
         settings: OodSettings::default(),
     }
 }

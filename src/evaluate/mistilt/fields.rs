@@ -5,7 +5,7 @@ use crate::columns::Neighbours;
 use crate::frame::{Fields, PolarizationMaps};
 use crate::simulate::Truth;
 use ferrostem_proto::GridSpec;
-use ndarray::Array2;
+use ndarray::{Array2, Array3};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::num::NonZeroUsize;
@@ -57,7 +57,7 @@ pub(super) fn ideal_fields(truth: &Truth, side_px: usize, sigma_pm: f64, rng: &m
         cell_b: flat(f32::NAN),
         cell_angle: flat(f32::NAN),
         cell_area: flat(f32::NAN),
-        feature_distance: flat(f32::NAN),
+        features: Array3::zeros((n, n, 0)),
     };
     Fields { grid, polarization: Some(maps), columns: None, cells: Vec::new(), incomplete: Vec::new() }
 }
