@@ -37,10 +37,10 @@ pub struct MistiltSettings {
     /// A tile is judged when its offset is known to this standard deviation in every direction, pm.
     pub max_sigma_pm: f64,
     /// Standard deviation of the DCNN's own bias per component, pm: an offset within it proves nothing. Without, what the model's
-    /// manifest says (`bias_p_component_pm` among its errors on held-out frames), or else 3.
+    /// manifest says (`bias_p_component_pm` among its errors on held-out frames), or else 4.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_pm: Option<f64>,
-    /// The same of P measured from columns, whose errors cancel in the mean.
+    /// The same of P measured from columns, of which most errors cancel in the mean.
     pub classical_bias_pm: f64,
     /// Smallest share of a frame's P that a second variant must hold for the frame to be judged.
     pub min_variant_share: f64,
@@ -64,7 +64,7 @@ impl Default for MistiltSettings {
             min_offset_pm: 2.0,
             max_sigma_pm: 5.0,
             bias_pm: None,
-            classical_bias_pm: 1.0,
+            classical_bias_pm: 1.5,
             min_variant_share: 0.1,
             variant_tolerance: 0.03,
             variation_pm: 4.0,
@@ -76,7 +76,7 @@ impl Default for MistiltSettings {
 }
 
 /// Bias of a DCNN whose manifest says none: what the first networks that shipped had.
-const USUAL_BIAS_PM: f64 = 3.0;
+const USUAL_BIAS_PM: f64 = 4.0;
 
 impl MistiltSettings {
     pub(super) fn validate(&self, prefix: &str) -> Result<(), InvalidSetting> {
