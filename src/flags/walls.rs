@@ -109,9 +109,9 @@ pub(super) fn find(evidence: &Evidence<'_>, ood: &OodEvidence, settings: &WallSe
     points
 }
 
-/// Distance from a wall within which P has not its full length, pm: half a wall of ordinary width, and the cells that a window takes the
-/// mean of.
-const BLURRED_PM: f64 = 450.0;
+/// Distance from a wall within which P is far from its full length, pm. With more there is too little left of a mosaic of small domains
+/// (`benches/mistilt.md`).
+const BLURRED_PM: f64 = 250.0;
 
 /// Windows so near to a wall that their P is shortened by it, `[window row, window col]`.
 pub(super) fn near(evidence: &Evidence<'_>, walls: &[WallPoint]) -> Array2<bool> {

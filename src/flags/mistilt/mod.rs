@@ -10,103 +10,24 @@
 
 mod cluster;
 mod field;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod tiles;
+
+pub use settings::MistiltSettings;
 
 use super::{Evidence, Reference};
-use crate::config::InvalidSetting;
 use crate::frame::PolarizationMaps;
 use cluster::{Clusters, cluster};
 use ferrostem_proto::GridSpec;
 use field::{Measurement, Posterior, Sample, Variants};
 use nalgebra::{Matrix2, Vector2};
 use ndarray::Array2;
-use serde::{Deserialize, Serialize};
-
-/// How tiles are cut and judged.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MistiltSettings {
-    /// Side of a tile, nm; larger where a frame would have more than 256 tiles.
-    pub tile_nm: f64,
-    /// Of frames without tilt, this part may have a suspect tile: a tile is suspect when its p-value is below this over the number
-    /// of tiles that were judged …
-    pub alpha: f64,
-    /// … and its offset is longer than this, pm.
-    pub min_offset_pm: f64,
-    /// A tile is judged when its offset is known to this standard deviation in every direction, pm.
-    pub max_sigma_pm: f64,
-    /// Standard deviation of the DCNN's own bias per component, pm: an offset within it proves nothing. Without, what the model's
-    /// manifest says (`bias_p_component_pm` among its errors on held-out frames), or else 3.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bias_pm: Option<f64>,
-    /// The same of P measured from columns, whose errors cancel in the mean.
-    pub classical_bias_pm: f64,
-    /// Smallest share of a frame's P that a second variant must hold for the frame to be judged.
-    pub min_variant_share: f64,
-    /// By how much a variant may deviate from the material's, with its opposite, and its length from domain to domain, as a part of P.
-    pub variant_tolerance: f64,
-    /// The offset varies by this over the frame, pm, on this scale, nm.
-    pub variation_pm: f64,
-    pub smooth_nm: f64,
-    /// A part of the frame that is not polar: rows from and to, then columns from and to, as fractions of the frame.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reference: Option<[f64; 4]>,
-    /// Publish P less the offset beside P (`p_corrected_x`, `p_corrected_y`).
-    pub publish_corrected: bool,
-}
-
-impl Default for MistiltSettings {
-    fn default() -> Self {
-        Self {
-            tile_nm: 4.0,
-            alpha: 0.01,
-            min_offset_pm: 2.0,
-            max_sigma_pm: 5.0,
-            bias_pm: None,
-            classical_bias_pm: 1.0,
-            min_variant_share: 0.1,
-            variant_tolerance: 0.03,
-            variation_pm: 4.0,
-            smooth_nm: 10.0,
-            reference: None,
-            publish_corrected: false,
-        }
-    }
-}
+use tiles::Tiles;
 
 /// Bias of a DCNN whose manifest says none: what the first networks that shipped had.
-const USUAL_BIAS_PM: f64 = 3.0;
-
-impl MistiltSettings {
-    pub(super) fn validate(&self, prefix: &str) -> Result<(), InvalidSetting> {
-        let checks = [
-            ("tile_nm", self.tile_nm, 0.5..=1e4, "0.5 to 10000"),
-            ("alpha", self.alpha, 1e-12..=0.5, "above 0, at most 0.5"),
-            ("min_offset_pm", self.min_offset_pm, 0.0..=1e3, "0 to 1000"),
-            ("max_sigma_pm", self.max_sigma_pm, 0.01..=1e3, "0.01 to 1000"),
-            ("bias_pm", self.bias_pm.unwrap_or(0.0), 0.0..=1e3, "0 to 1000"),
-            ("classical_bias_pm", self.classical_bias_pm, 0.0..=1e3, "0 to 1000"),
-            ("min_variant_share", self.min_variant_share, 0.0..=0.5, "0 to 0.5"),
-            ("variant_tolerance", self.variant_tolerance, 0.0..=1.0, "0 to 1"),
-            ("variation_pm", self.variation_pm, 0.0..=1e3, "0 to 1000"),
-            ("smooth_nm", self.smooth_nm, 0.1..=1e4, "0.1 to 10000"),
-        ];
-        for (key, value, range, expected) in checks {
-            if !range.contains(&value) {
-                return Err(InvalidSetting::new(format!("{prefix}.{key}"), value, expected));
-            }
-        }
-        let Some([top, bottom, left, right]) = self.reference else { return Ok(()) };
-        let within = |from: f64, to: f64| 0.0 <= from && from < to && to <= 1.0;
-        if within(top, bottom) && within(left, right) {
-            return Ok(());
-        }
-        let found = format!("{:?}", self.reference.unwrap_or_default());
-        let expected = "[row from, row to, column from, column to], fractions that rise from 0 to 1";
-        Err(InvalidSetting::new(format!("{prefix}.reference"), found, expected))
-    }
-}
+const USUAL_BIAS_PM: f64 = 4.0;
 
 /// Verdict on a tile, numbered as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,8 +98,6 @@ const UNDETERMINED: TileVerdict = TileVerdict { state: TileState::Undetermined, 
 
 /// Fewer values than this say nothing about a tile.
 const MIN_SAMPLES: usize = 12;
-/// More tiles than this take too long.
-const MOST_TILES: f64 = 256.0;
 /// Side of the patch, pm, over which neighbouring windows share their error: the integral of the correlation of the first network's
 /// errors is this squared.
 const CORRELATION_PM: f64 = 700.0;
@@ -237,64 +156,6 @@ pub(super) fn evaluate(
     let corrected = settings.publish_corrected.then(|| corrected(maps, grid, &tiles, &verdicts));
     let tilt_source = material.mistilt.as_ref().map(|calibration| calibration.source.clone());
     MistiltMap { tiles: tiles.grid, verdicts, tilt_source, corrected }
-}
-
-/// Where the tiles lie.
-struct Tiles {
-    grid: GridSpec,
-}
-
-impl Tiles {
-    fn over(windows: &GridSpec, pixel: [f64; 2], settings: &MistiltSettings) -> Self {
-        let nm = [
-            f64::from(windows.rows) * windows.step_row * pixel[0] / 1000.0,
-            f64::from(windows.cols) * windows.step_col * pixel[1] / 1000.0,
-        ];
-        let side_nm = settings.tile_nm.max((nm[0] * nm[1] / MOST_TILES).sqrt());
-        // A remainder smaller than half a tile joins its neighbour, so that no sliver is judged on its own.
-        let count = |nm: f64, windows: u32| -> f64 {
-            let tiles = (nm / side_nm).round();
-            if tiles.is_finite() { tiles.clamp(1.0, f64::from(windows.max(1))) } else { 1.0 }
-        };
-        let n = [count(nm[0], windows.rows), count(nm[1], windows.cols)];
-        let step_row = f64::from(windows.rows) / n[0] * windows.step_row;
-        let step_col = f64::from(windows.cols) / n[1] * windows.step_col;
-        let grid = GridSpec {
-            row0: windows.row0 + (step_row - windows.step_row) / 2.0,
-            col0: windows.col0 + (step_col - windows.step_col) / 2.0,
-            step_row,
-            step_col,
-            rows: n[0] as u32,
-            cols: n[1] as u32,
-        };
-        Self { grid }
-    }
-
-    /// `[x, y]`.
-    fn centres_nm(&self, pixel: [f64; 2]) -> Vec<[f64; 2]> {
-        let grid = self.grid;
-        let place = move |i: u32, j: u32| {
-            let row = grid.row0 + f64::from(i) * grid.step_row;
-            let col = grid.col0 + f64::from(j) * grid.step_col;
-            [col * pixel[1] / 1000.0, row * pixel[0] / 1000.0]
-        };
-        (0..grid.rows).flat_map(|i| (0..grid.cols).map(move |j| place(i, j))).collect()
-    }
-
-    /// Fractional indices of a place, kept within the grid.
-    fn indices(&self, row: f64, col: f64) -> [f64; 2] {
-        let index = |at: f64, from: f64, step: f64, n: u32| {
-            ((at - from) / step).clamp(0.0, f64::from(n.saturating_sub(1)))
-        };
-        let grid = &self.grid;
-        [index(row, grid.row0, grid.step_row, grid.rows), index(col, grid.col0, grid.step_col, grid.cols)]
-    }
-
-    /// The tile that a place belongs to.
-    fn tile(&self, row: f64, col: f64) -> usize {
-        let [i, j] = self.indices(row, col).map(|index| index.round() as usize);
-        i * self.grid.cols as usize + j
-    }
 }
 
 /// Whether a place lies in the region that the settings mark as not polar.
