@@ -148,6 +148,8 @@ impl Study {
                 .configure_mesh()
                 .light_line_style(WHITE)
                 .label_style((FONT, 15))
+                .x_label_formatter(&|frames| format!("{frames:.0}"))
+                .y_label_formatter(&|defects| format!("{defects:.0}"))
                 .x_desc(format!("frames of {0} x {0} px", self.settings.side_px))
                 .y_desc(format!("of {planted:.0} defects"))
                 .draw()?;
