@@ -36,7 +36,7 @@ pub use manifest::{
     Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, StartingPoint,
     TrainingRecord, WeightsRef,
 };
-pub(crate) use manifest::{dcnn_outputs, weights_bytes, write_part};
+pub(crate) use manifest::{BIAS_KEY, dcnn_outputs, weights_bytes, write_part};
 pub use untrained::write_untrained;
 
 /// Slope of every LeakyReLU (AtomAI's default).

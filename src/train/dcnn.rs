@@ -345,6 +345,7 @@ impl DcnnTask {
                 let index = (window / each * self.outputs.len() + k) * each + window % each;
                 Some(spec.mean + spec.scale * f64::from(*values.get(index)?))
             };
+            let before = judged.sigma.len();
             for (window, cell) in windows.cells.into_iter().enumerate() {
                 let Some(cell) = cell else { continue };
                 for (k, truth) in cell.quantities().into_iter().enumerate() {
@@ -355,6 +356,16 @@ impl DcnnTask {
                 judged.truth_p.extend([cell.p_x, cell.p_y]);
                 judged.sigma.extend(physical(WEIGHTS.len(), window).map(f64::exp));
                 judged.dose.push(sample.peak_counts.unwrap_or(f64::NAN));
+            }
+            let count = judged.sigma.len() - before;
+            if count > 0 {
+                let means = judged
+                    .errors
+                    .iter()
+                    .take(2)
+                    .map(|errors| errors.iter().skip(before).sum::<f64>() / count as f64);
+                let means: Vec<f64> = means.collect();
+                judged.frame_bias.extend(means);
             }
         }
         Ok(judged)
@@ -446,9 +457,11 @@ pub fn train_dcnn(
     learner.dcnn = task.finished(learner.dcnn, &device)?;
     let network = &learner.dcnn;
 
-    // Sigma is calibrated on frames of its own, then judged like the rest on held-out ones.
+    // What is left of a bias, and sigma, are calibrated on frames of their own, then judged like the rest on held-out ones.
     let calibration = (0..schedule.held_out_frames).map(|index| task.sample(Split::Calibration { index }));
-    let calibration = task.judge(network, &device, calibration)?.sigma_calibration();
+    let mut calibration = task.judge(network, &device, calibration)?;
+    calibration.unbias(&mut task.outputs);
+    let calibration = calibration.sigma_calibration();
     if let (Some(spec), Some(calibration)) = (task.outputs.last_mut(), calibration) {
         calibration.apply(spec);
     }

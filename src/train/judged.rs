@@ -1,7 +1,7 @@
 //! How far a DCNN's answers are from the truth, and whether its sigma says so.
 
 use super::Metrics;
-use crate::networks::OutputSpec;
+use crate::networks::{BIAS_KEY, OutputSpec};
 
 /// Bounds of the ranges of counts, at an A column's peak, for which errors are reported.
 const DOSES: [(&str, [f64; 2]); 4] = [
@@ -28,6 +28,8 @@ pub(super) struct Judged {
     pub sigma: Vec<f64>,
     /// Counts at an A column's peak.
     pub dose: Vec<f64>,
+    /// Mean error of each component of P in each frame, pm.
+    pub frame_bias: Vec<f64>,
 }
 
 /// `ln(calibrated sigma) = intercept + slope × ln(predicted sigma)`, pm.
@@ -46,6 +48,17 @@ impl SigmaCalibration {
 }
 
 impl Judged {
+    /// Takes the mean error of every quantity out of the outputs, and out of the errors: over frames in all directions there is none
+    /// that a lattice could have.
+    pub fn unbias(&mut self, outputs: &mut [OutputSpec]) {
+        for (errors, spec) in self.errors.iter_mut().zip(outputs) {
+            let finite = || errors.iter().filter(|error| error.is_finite());
+            let bias = finite().sum::<f64>() / finite().count().max(1) as f64;
+            spec.mean -= bias;
+            errors.iter_mut().for_each(|error| *error -= bias);
+        }
+    }
+
     pub fn metrics(&self, outputs: &[OutputSpec]) -> Metrics {
         let mut metrics = Metrics::new();
         for (errors, spec) in self.errors.iter().zip(outputs) {
@@ -53,6 +66,7 @@ impl Judged {
         }
         metrics.insert("rms_p_truth_pm".to_owned(), rms(self.truth_p.iter().copied()));
         metrics.insert("windows".to_owned(), self.sigma.len() as f64);
+        metrics.insert(BIAS_KEY.to_owned(), rms(self.frame_bias.iter().copied()));
         let everything = ("", [f64::NEG_INFINITY, f64::INFINITY]);
         for (name, [least, most]) in DOSES.into_iter().chain([everything]) {
             let pairs: Vec<(f64, f64)> = self.p_errors([least, most]).collect();
@@ -157,6 +171,21 @@ mod tests {
             assert!((within - 0.683).abs() < 0.02, "{name}: {within}");
         }
         assert!(!metrics.contains_key("rms_p_component_counts_30_100_pm"));
+    }
+
+    #[test]
+    fn a_bias_moves_into_the_outputs_mean() {
+        let mut judged = Judged {
+            errors: std::array::from_fn(|k| vec![k as f64 + 1.0, k as f64 + 3.0]),
+            ..Judged::default()
+        };
+        let mut specs = dcnn_outputs([("pm", 10.0, 2.0, [0.0, 1.0]); 7]);
+        judged.unbias(&mut specs);
+        for (k, (errors, spec)) in judged.errors.iter().zip(&specs).enumerate() {
+            assert_eq!(errors, &[-1.0, 1.0]);
+            assert_eq!(spec.mean, 8.0 - k as f64);
+        }
+        assert_eq!(specs[6].mean, 10.0);
     }
 
     #[test]
