@@ -286,7 +286,7 @@ mod tests {
                 cell_angle: filled(1.57),
                 cell_area: filled(1.6e5),
                 features: Array3::from_shape_fn((SIDE, SIDE, 1), |(i, j, _)| {
-                    ((i * 5 + j * 3) % 7) as f32 / 3.0 - 1.0
+                    ((i * 6 + j) % 7) as f32 / 3.0 - 1.0
                 }),
             }),
             columns: None,
