@@ -43,7 +43,7 @@ impl Default for CandidateSettings {
             max_per_region: 2,
             separation_nm: 1.0,
             region_separation_nm: 4.0,
-            min_ood_windows: 2,
+            min_ood_windows: 6,
             expressions: Vec::new(),
         }
     }
