@@ -61,8 +61,8 @@ impl Unusual {
     /// there are too few windows around to compare with, the training set decides, at the same price.
     pub fn p_value(&self) -> Array2<f32> {
         let [training, surroundings, _] = &self.p_values;
-        // The minimum passes over a NaN.
-        Zip::from(training).and(surroundings).map_collect(|a, b| (2.0 * a.min(*b)).min(1.0))
+        // The minimum passes over a NaN, the clamp keeps that of a window without either.
+        Zip::from(training).and(surroundings).map_collect(|a, b| (2.0 * a.min(*b)).clamp(0.0, 1.0))
     }
 
     /// What ranks windows: decades of surprise, and beyond what p-values tell apart, decades of excess.
