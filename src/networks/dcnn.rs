@@ -244,15 +244,29 @@ impl Dcnn {
     /// The network that does with plain layers what this one does with normalised ones: the weights of every layer of
     /// [`Self::layers`] times a factor, and a bias in place of its own, `[output]` each.
     pub(crate) fn folded(mut self, layers: &[[Vec<f32>; 2]]) -> Self {
-        let context = self.deep.iter_mut().flat_map(|deep| &mut deep.context);
-        let trunk = [&mut self.block1, &mut self.block2, &mut self.block3].into_iter().flatten();
-        for (layer, [factors, bias]) in trunk.chain(context).zip(layers) {
+        for (layer, [factors, bias]) in self.convolutions_mut().into_iter().zip(layers) {
             let tensor = |values: &[f32]| Tensor::<1>::from_floats(values, &layer.weight.device());
             let (factors, bias) = (tensor(factors).reshape([-1, 1, 1, 1]), tensor(bias));
             layer.weight = layer.weight.clone().map(|weight| weight * factors);
             layer.bias = layer.bias.take().map(|own| own.map(|_| bias));
         }
         self
+    }
+
+    /// Every convolution in the order of evaluation: those of [`Self::layers`], then [`Self::connected`].
+    pub(crate) fn convolutions(&self) -> Vec<&Conv2d> {
+        let layers = self.layers().into_iter().filter_map(|layer| match layer {
+            Layer::Convolution(convolution) => Some(convolution),
+            Layer::Pool => None,
+        });
+        layers.chain(self.connected()).collect()
+    }
+
+    /// As [`Self::convolutions`].
+    pub(crate) fn convolutions_mut(&mut self) -> Vec<&mut Conv2d> {
+        let trunk = [&mut self.block1, &mut self.block2, &mut self.block3].into_iter().flatten();
+        let deep = self.deep.iter_mut().flat_map(|deep| deep.context.iter_mut().chain([&mut deep.hidden]));
+        trunk.chain(deep).chain([&mut self.head]).collect()
     }
 
     /// The fully connected layers behind [`Self::layers`], LeakyReLU between them.

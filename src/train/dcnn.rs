@@ -307,12 +307,15 @@ impl Task for DcnnTask {
         device: &Device,
     ) -> Result<(f32, GradientsParams), TrainError> {
         // On the CPU the convolutions have a faster way, from which the loss does not differ.
-        if device.clone().inner() == Device::flex() {
+        let (value, mut gradients) = if device.clone().inner() == Device::flex() {
             let loss = |map: Tensor<4>| self.loss_of(learner, map, batch, device);
             let images = direct::Batch { images: &batch.images, normalise: self.normalise };
-            return direct::gradients(learner, &learner.dcnn, &images, device, loss);
-        }
-        runner::differentiated(self.loss(learner, batch, device), learner)
+            direct::gradients(learner, &learner.dcnn, &images, device, loss)?
+        } else {
+            runner::differentiated(self.loss(learner, batch, device), learner)?
+        };
+        self.settings.turns.tie_gradients(&learner.dcnn, &mut gradients);
+        Ok((value, gradients))
     }
 
     fn evaluate(&self, learner: &Learner, device: &Device) -> Result<Metrics, TrainError> {
@@ -377,12 +380,20 @@ impl DcnnTask {
         from_model: Option<&Path>,
         device: &Device,
     ) -> Result<(Dcnn, Option<StartingPoint>), TrainError> {
-        let Some(folder) = from_model else { return Ok((self.config().init(device), None)) };
+        let turns = self.settings.turns;
+        let Some(folder) = from_model else {
+            let network = turns.tied(self.config().init(device));
+            let network = if self.normalise { network } else { self.normalised(network, device)? };
+            return Ok((network, None));
+        };
         let LoadedModel { manifest, network, .. } = LoadedModel::dcnn(folder, device)?;
         let expected = Architecture::Dcnn(self.config());
         if manifest.architecture != expected {
             let found = manifest.architecture;
             return Err(TrainError::OtherNetwork { path: folder.to_owned(), found, expected });
+        }
+        if !turns.ties(&network) {
+            return Err(TrainError::Untied { path: folder.to_owned(), turns });
         }
         self.outputs = manifest.outputs;
         self.normalise = false;
@@ -399,11 +410,8 @@ impl DcnnTask {
         Ok((finite().count() > 0).then(|| super::judged::rms(finite())))
     }
 
-    /// The trained network as it is used: normalisation of the batch gives way to that of many frames.
-    fn finished(&self, network: Dcnn, device: &Device) -> Result<Dcnn, TrainError> {
-        if !self.normalise {
-            return Ok(network);
-        }
+    /// The network with weights that make its layers' outputs over many frames what normalisation of a batch makes them.
+    fn normalised(&self, network: Dcnn, device: &Device) -> Result<Dcnn, TrainError> {
         let mut images = Vec::new();
         for index in 0..FOLDING_FRAMES {
             images.extend(self.windows(&self.sample(Split::Folding { index })?, 0.0).images);
@@ -413,7 +421,8 @@ impl DcnnTask {
             network.folded(&folded)
         };
         let maps = images.chunks(1).map(|image| network.context(upload(image, device), false)).collect();
-        Ok(network.with_hidden_folded(Tensor::cat(maps, 0), self.settings.stride_px))
+        let network = network.with_hidden_folded(Tensor::cat(maps, 0), self.settings.stride_px);
+        Ok(self.settings.turns.tied(network))
     }
 }
 
@@ -454,13 +463,16 @@ pub fn train_dcnn(
     let before = task.held_back(&network, &device)?;
     let learner = Learner::new(network, FEATURE_CHANNELS, &device);
     let mut learner = runner::run(&task, learner, &schedule, &device, &work)?;
-    learner.dcnn = task.finished(learner.dcnn, &device)?;
+    if task.normalise {
+        // The trained network as it is used: normalisation of the batch gives way to that of many frames.
+        learner.dcnn = task.normalised(learner.dcnn, &device)?;
+    }
     let network = &learner.dcnn;
 
     // What is left of a bias, and sigma, are calibrated on frames of their own, then judged like the rest on held-out ones.
     let calibration = (0..schedule.held_out_frames).map(|index| task.sample(Split::Calibration { index }));
     let mut calibration = task.judge(network, &device, calibration)?;
-    calibration.unbias(&mut task.outputs);
+    calibration.unbias(&mut task.outputs, task.settings.turns);
     let calibration = calibration.sigma_calibration();
     if let (Some(spec), Some(calibration)) = (task.outputs.last_mut(), calibration) {
         calibration.apply(spec);

@@ -1,6 +1,7 @@
 //! How far a DCNN's answers are from the truth, and whether its sigma says so.
 
 use super::Metrics;
+use super::turns::Turns;
 use crate::networks::{BIAS_KEY, OutputSpec};
 
 /// Bounds of the ranges of counts, at an A column's peak, for which errors are reported.
@@ -48,12 +49,15 @@ impl SigmaCalibration {
 }
 
 impl Judged {
-    /// Takes the mean error of every quantity out of the outputs, and out of the errors: over frames in all directions there is none
-    /// that a lattice could have.
-    pub fn unbias(&mut self, outputs: &mut [OutputSpec]) {
-        for (errors, spec) in self.errors.iter_mut().zip(outputs) {
+    /// Takes the mean error of every quantity out of the outputs, and out of the errors, as far as `turns` leaves one: over frames in all
+    /// directions there is none that a lattice could have.
+    pub fn unbias(&mut self, outputs: &mut [OutputSpec], turns: Turns) {
+        let mean = |errors: &Vec<f64>| {
             let finite = || errors.iter().filter(|error| error.is_finite());
-            let bias = finite().sum::<f64>() / finite().count().max(1) as f64;
+            finite().sum::<f64>() / finite().count().max(1) as f64
+        };
+        let biases = turns.output_mean(self.errors.each_ref().map(mean));
+        for ((errors, spec), bias) in self.errors.iter_mut().zip(outputs).zip(biases) {
             spec.mean -= bias;
             errors.iter_mut().for_each(|error| *error -= bias);
         }
@@ -180,7 +184,7 @@ mod tests {
             ..Judged::default()
         };
         let mut specs = dcnn_outputs([("pm", 10.0, 2.0, [0.0, 1.0]); 7]);
-        judged.unbias(&mut specs);
+        judged.unbias(&mut specs, Turns::None);
         for (k, (errors, spec)) in judged.errors.iter().zip(&specs).enumerate() {
             assert_eq!(errors, &[-1.0, 1.0]);
             assert_eq!(spec.mean, 8.0 - k as f64);

@@ -15,12 +15,14 @@ mod runner;
 mod samples;
 mod settings;
 mod statistics;
+mod turns;
 
 pub use dcnn::{Beginning, train_dcnn};
 pub use fcnn::train_fcnn;
 pub use labelled::LabelSource;
 pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
 pub use statistics::renew_statistics;
+pub use turns::Turns;
 
 use crate::networks::{Architecture, FeatureError, ModelError};
 use std::path::PathBuf;
@@ -48,6 +50,10 @@ pub enum TrainError {
     Preprocess(#[from] crate::preprocess::PreprocessError),
     #[error("{path} holds {found:?}; expected {expected:?}, which the config asks for")]
     OtherNetwork { path: PathBuf, found: Architecture, expected: Architecture },
+    #[error(
+        "{path} does not answer turned frames with turned answers; expected turns = {turns:?}, which the config asks for"
+    )]
+    Untied { path: PathBuf, turns: Turns },
     #[error(transparent)]
     Session(#[from] crate::session::SessionError),
     #[error("labels of {path}: {message}")]

@@ -1,6 +1,7 @@
 //! What a training config says. Every key has a default; unknown keys are refused.
 
 use super::TrainError;
+use super::turns::Turns;
 use crate::config::InvalidSetting;
 use crate::networks::{DcnnConfig, HeadKind, Manifest, Padding};
 use crate::preprocess::Normalisation;
@@ -71,7 +72,10 @@ pub struct DcnnTrainSettings {
     pub head: HeadKind,
     /// Side of a window, px.
     pub window_px: usize,
-    /// Normalise the convolutions over the batch in training. A model to start from has that in its weights, and goes on without.
+    /// Turns of the frame with which the network's answers turn exactly.
+    pub turns: Turns,
+    /// Normalise the convolutions over the batch in training. Without, random weights are normalised once, before it. A model
+    /// to start from has that in its weights, and goes on without.
     pub batch_normalisation: bool,
     /// How much it counts to know where the columns are, beside the outputs: see `train::columns`. 0 asks for nothing.
     pub columns_weight: f64,
@@ -98,6 +102,7 @@ impl Default for DcnnTrainSettings {
             normalisation: Normalisation::Local { sigma_px: 40.0 },
             head: HeadKind::Linear,
             window_px: 80,
+            turns: Turns::None,
             batch_normalisation: true,
             columns_weight: 1.0,
             stride_px: 8,
