@@ -49,8 +49,7 @@ pub enum HeadKind {
     #[default]
     Linear,
     /// 2 × 2 max-pool, five convolutions of 128 filters without padding, a hidden layer of 256 on the 4 × 4 places that are
-    /// left, the outputs; no dropout, since simulated frames do not run out. Normalisation of the convolutions is a matter of training
-    /// and is folded into the weights behind it.
+    /// left, the outputs; no dropout, since simulated frames do not run out.
     Deep,
 }
 
@@ -205,32 +204,19 @@ impl Dcnn {
         layers
     }
 
-    /// The map behind [`Self::layers`], whose convolutions are normalised over the batch where that is asked for.
+    /// The map behind [`Self::layers`].
     ///
     /// # Shapes
     /// - `images`: of [`Self::features`]
     /// - result: `[batch, 128, row, col]`; for a deep head, 4 px from one to the next
-    pub(crate) fn context(&self, images: Tensor<4>, normalise: bool) -> Tensor<4> {
+    pub(crate) fn context(&self, images: Tensor<4>) -> Tensor<4> {
         self.layers().into_iter().fold(images, |x, layer| match layer {
-            Layer::Convolution(convolution) => {
-                let x = convolution.forward(x);
-                leaky_relu(if normalise { normalised(x, convolution) } else { x }, LEAKY_SLOPE)
-            }
+            Layer::Convolution(convolution) => leaky_relu(convolution.forward(x), LEAKY_SLOPE),
             Layer::Pool => self.pool.forward(x),
         })
     }
 
-    /// The rest of the network behind [`Self::layers`] while it trains, its hidden layer normalised where they are; shapes as of
-    /// [`Self::head_dense`].
-    pub(crate) fn trained_outputs(&self, map: Tensor<4>, stride_px: usize, normalise: bool) -> Tensor<4> {
-        let Some(deep) = self.deep.as_ref().filter(|_| normalise) else {
-            return self.fully_connected(map, stride_px);
-        };
-        let hidden = normalised(deep.hidden(map, stride_px), &deep.hidden);
-        fully_connected(leaky_relu(hidden, LEAKY_SLOPE), &self.head, 1)
-    }
-
-    /// As [`Self::folded`], for the hidden layer: normalised over the windows of `map`, which comes from the folded network.
+    /// As [`Self::folded`], for the hidden layer: over the windows of `map`, which comes from the folded network.
     pub(crate) fn with_hidden_folded(mut self, map: Tensor<4>, stride_px: usize) -> Self {
         let Some(deep) = &mut self.deep else { return self };
         let [mean, factor] = moments(deep.hidden(map, stride_px));
@@ -241,8 +227,7 @@ impl Dcnn {
         self
     }
 
-    /// The network that does with plain layers what this one does with normalised ones: the weights of every layer of
-    /// [`Self::layers`] times a factor, and a bias in place of its own, `[output]` each.
+    /// The weights of every convolution of [`Self::layers`] times a factor, and a bias in place of its own, `[output]` each.
     pub(crate) fn folded(mut self, layers: &[[Vec<f32>; 2]]) -> Self {
         for (layer, [factors, bias]) in self.convolutions_mut().into_iter().zip(layers) {
             let tensor = |values: &[f32]| Tensor::<1>::from_floats(values, &layer.weight.device());
@@ -357,16 +342,6 @@ fn moments(x: Tensor<4>) -> [Tensor<4>; 2] {
     let centred = x - mean.clone();
     let variance = over_all(centred.clone() * centred);
     [mean, (variance + NORMALISATION_EPSILON).sqrt().recip()]
-}
-
-/// A layer's output with mean 0 and variance 1 over batch and places, then its bias.
-fn normalised(x: Tensor<4>, layer: &Conv2d) -> Tensor<4> {
-    let [mean, factor] = moments(x.clone());
-    let scaled = (x - mean) * factor;
-    match &layer.bias {
-        Some(bias) => scaled + bias.val().reshape([1, -1, 1, 1]),
-        None => scaled,
-    }
 }
 
 fn convolve(x: Tensor<4>, layers: &[Conv2d]) -> Tensor<4> {

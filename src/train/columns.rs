@@ -121,7 +121,7 @@ mod tests {
             let device = Device::flex();
             let network = config(head).init(&device);
             for shape in [[80, 96], [88, 176]] {
-                let map = network.context(Tensor::ones([1, 1, shape[0], shape[1]], &device), false);
+                let map = network.context(Tensor::ones([1, 1, shape[0], shape[1]], &device));
                 let [targets, asked] = ways(&aims, &config(head), shape, 15.0);
                 assert_eq!(
                     [WAYS, map.dims()[2], map.dims()[3]],
@@ -160,7 +160,7 @@ mod tests {
                 if let Some([row, col]) = at {
                     image[row * 144 + col] = 5.0;
                 }
-                network.context(Tensor::from_data(TensorData::new(image, [1, 1, 144, 144]), &device), false)
+                network.context(Tensor::from_data(TensorData::new(image, [1, 1, 144, 144]), &device))
             };
             let [first, step] = config(head).context_grid();
             let (row, col) = (70usize, 65usize);

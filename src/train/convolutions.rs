@@ -6,10 +6,6 @@
 //! kernel is one matrix product over all pixels, which copies nothing. What is computed at the right end of rows, where a
 //! window wraps around, is never looked at, and its gradient is zero.
 //!
-//! Where asked for, what a convolution gives is normalised over the batch before its bias is added and LeakyReLU bends it
-//! (Ioffe & Szegedy, ICML 2015, without the factor, which the next layer can hold). Layers are therefore worked off one
-//! after the other for all images.
-//!
 //! Checked against burn's gradients in the tests.
 
 use crate::networks::{LEAKY_SLOPE, NORMALISATION_EPSILON};
@@ -138,100 +134,51 @@ impl Convolution {
         output
     }
 
-    /// The outputs, and for each channel the inverse of the standard deviation where they are normalised.
-    fn forward(&self, inputs: &[Map], normalise: bool) -> (Vec<Map>, Vec<f32>) {
+    fn forward(&self, inputs: &[Map]) -> Vec<Map> {
         let mut outputs: Vec<Map> = inputs.par_iter().map(|input| self.correlation(input)).collect();
-        let (scales, shifts, inverses) = if normalise {
-            let [means, inverses] = moments(&outputs, self.outputs);
-            let shifts = self.bias.iter().zip(&means).zip(&inverses).map(|((b, m), s)| b - m * s).collect();
-            (inverses.clone(), shifts, inverses)
-        } else {
-            (vec![1.0; self.outputs], self.bias.clone(), Vec::new())
-        };
-        outputs.par_iter_mut().flat_map(|map| map.values.par_chunks_mut(TILE * self.outputs)).for_each(
-            |tile| {
-                for pixel in tile.chunks_mut(self.outputs) {
-                    for ((value, scale), shift) in pixel.iter_mut().zip(&scales).zip(&shifts) {
-                        let bent = *value * scale + shift;
-                        *value = if bent > 0.0 { bent } else { SLOPE * bent };
-                    }
-                }
-            },
-        );
-        (outputs, inverses)
+        bend(&mut outputs, &vec![1.0; self.outputs], &self.bias);
+        outputs
     }
 
     /// Derivatives of the parameters, and of the inputs where they are asked for.
     ///
-    /// `gradients` are those of `pass.outputs`, with the same length of rows.
-    fn backward(&self, pass: &Pass<'_>, mut gradients: Vec<Map>, with_inputs: bool) -> (Gradient, Vec<Map>) {
-        gradients.par_iter_mut().zip(pass.outputs).for_each(|(gradient, output)| {
+    /// `gradients` are those of `outputs`, with the same length of rows.
+    fn backward(
+        &self,
+        [inputs, outputs]: [&[Map]; 2],
+        mut gradients: Vec<Map>,
+        with_inputs: bool,
+    ) -> (Gradient, Vec<Map>) {
+        gradients.par_iter_mut().zip(outputs).for_each(|(gradient, output)| {
             let slopes = gradient.values.par_iter_mut().zip(&output.values);
             slopes.for_each(|(g, &y)| *g *= if y > 0.0 { 1.0 } else { SLOPE });
         });
-        let bias = self.through_normalisation(pass, &mut gradients);
+        let bias = self.bias_gradient(&gradients);
         let weight = gradients
             .par_iter()
-            .zip(pass.inputs)
+            .zip(inputs)
             .map(|(gradient, input)| self.weight_gradient(input, gradient))
             .reduce_with(|mut sum, weight| {
                 sum.iter_mut().zip(&weight).for_each(|(a, b)| *a += b);
                 sum
             })
             .unwrap_or_default();
-        let inputs = if with_inputs {
-            let pairs = pass.inputs.par_iter().zip(&gradients);
+        let below = if with_inputs {
+            let pairs = inputs.par_iter().zip(&gradients);
             pairs.map(|(input, gradient)| self.input_gradient(input, gradient)).collect()
         } else {
             Vec::new()
         };
-        (Gradient { weight, bias }, inputs)
+        (Gradient { weight, bias }, below)
     }
 
-    /// Turns gradients of normalised values into those of the values; gives the gradient of the bias.
-    fn through_normalisation(&self, pass: &Pass<'_>, gradients: &mut [Map]) -> Vec<f32> {
-        let normalised = |output: f32, bias: f32| (if output > 0.0 { output } else { output / SLOPE }) - bias;
-        let normalises = !pass.inverses.is_empty();
-        // Sums over all pixels of the gradient, and of the gradient times the normalised value.
-        let sums = |gradient: &Map, output: &Map| {
-            let mut sums = vec![[0.0f64; 2]; self.outputs];
-            for (gradient, output) in gradient.lines().zip(output.lines()) {
-                let pixels = gradient.chunks(self.outputs).zip(output.chunks(self.outputs));
-                for (gradient, output) in pixels {
-                    for (((sum, &g), &y), &bias) in sums.iter_mut().zip(gradient).zip(output).zip(&self.bias)
-                    {
-                        sum[0] += f64::from(g);
-                        if normalises {
-                            sum[1] += f64::from(g * normalised(y, bias));
-                        }
-                    }
-                }
-            }
-            sums
-        };
-        let each: Vec<Vec<[f64; 2]>> =
-            gradients.par_iter().zip(pass.outputs).map(|(gradient, output)| sums(gradient, output)).collect();
-        let total = |channel: usize, k: usize| each.iter().map(|sums| sums[channel][k]).sum::<f64>();
-        let bias: Vec<f32> = (0..self.outputs).map(|channel| total(channel, 0) as f32).collect();
-        if normalises {
-            let pixels = pass.outputs.iter().map(|map| map.rows * map.cols).sum::<usize>().max(1) as f64;
-            let means: Vec<[f32; 2]> = (0..self.outputs)
-                .map(|channel| [0, 1].map(|k| (total(channel, k) / pixels) as f32))
-                .collect();
-            gradients.par_iter_mut().zip(pass.outputs).for_each(|(gradient, output)| {
-                for (gradient, output) in gradient.lines_mut().zip(output.lines()) {
-                    let pixels = gradient.chunks_mut(self.outputs).zip(output.chunks(self.outputs));
-                    for (gradient, output) in pixels {
-                        for (channel, (g, &y)) in gradient.iter_mut().zip(output).enumerate() {
-                            let [mean, along] = means[channel];
-                            let x = normalised(y, self.bias[channel]);
-                            *g = pass.inverses[channel] * (*g - mean - x * along);
-                        }
-                    }
-                }
-            });
+    /// Sum over all pixels.
+    fn bias_gradient(&self, gradients: &[Map]) -> Vec<f32> {
+        let mut sums = vec![0.0f64; self.outputs];
+        for pixel in gradients.iter().flat_map(Map::lines).flat_map(|line| line.chunks(self.outputs)) {
+            sums.iter_mut().zip(pixel).for_each(|(sum, &g)| *sum += f64::from(g));
         }
-        bias
+        sums.into_iter().map(|sum| sum as f32).collect()
     }
 
     /// Laid out as burn's.
@@ -361,34 +308,23 @@ fn moments(maps: &[Map], channels: usize) -> [Vec<f32>; 2] {
     ]
 }
 
-/// One layer's part of a forward pass.
-struct Pass<'a> {
-    inputs: &'a [Map],
-    outputs: &'a [Map],
-    /// Of the standard deviations, a channel each; empty without normalisation.
-    inverses: &'a [f32],
-}
-
 /// Everything that a forward pass computed.
 pub(super) struct Forward {
     /// The images, then what every layer made of them.
     maps: Vec<Vec<Map>>,
-    inverses: Vec<Vec<f32>>,
 }
 
 impl Forward {
-    pub fn new(layers: &[Layer], images: Vec<Map>, normalise: bool) -> Self {
-        let mut this = Self { maps: vec![images], inverses: Vec::new() };
+    pub fn new(layers: &[Layer], images: Vec<Map>) -> Self {
+        let mut maps = vec![images];
         for layer in layers {
-            let Some(inputs) = this.maps.last() else { break };
-            let (outputs, inverses) = match layer {
-                Layer::Convolution(convolution) => convolution.forward(inputs, normalise),
-                Layer::Pool => (inputs.par_iter().map(pool).collect(), Vec::new()),
-            };
-            this.maps.push(outputs);
-            this.inverses.push(inverses);
+            let Some(inputs) = maps.last() else { break };
+            maps.push(match layer {
+                Layer::Convolution(convolution) => convolution.forward(inputs),
+                Layer::Pool => inputs.par_iter().map(pool).collect(),
+            });
         }
-        this
+        Self { maps }
     }
 
     /// What the last layer made of the images.
@@ -401,15 +337,14 @@ impl Forward {
     /// `gradients` are those of [`Self::tops`].
     pub fn backward(&self, layers: &[Layer], mut gradients: Vec<Map>) -> Vec<Gradient> {
         let mut parameters = Vec::new();
-        let passes = self.maps.iter().zip(self.maps.iter().skip(1)).zip(&self.inverses);
-        for (index, (layer, ((inputs, outputs), inverses))) in layers.iter().zip(passes).enumerate().rev() {
+        let passes = self.maps.iter().zip(self.maps.iter().skip(1));
+        for (index, (layer, (inputs, outputs))) in layers.iter().zip(passes).enumerate().rev() {
             gradients = match layer {
                 Layer::Convolution(convolution) => {
                     let upper = gradients.iter().zip(outputs);
                     let upper =
                         upper.map(|(upper, output)| upper.with_row_length(output.row_length)).collect();
-                    let (own, below) =
-                        convolution.backward(&Pass { inputs, outputs, inverses }, upper, index > 0);
+                    let (own, below) = convolution.backward([inputs, outputs], upper, index > 0);
                     parameters.push(own);
                     below
                 }
@@ -425,7 +360,8 @@ impl Forward {
     }
 }
 
-/// For every convolution, what makes its normalised output with a plain one: the weights' factor and the bias, a channel each.
+/// For every convolution, the factor of its weights and the bias with which each channel has variance 1 over all images, and its own
+/// bias for a mean; layer by layer, the ones before it folded.
 ///
 /// No more than two layers' maps are kept at a time, so `images` can be many.
 pub(super) fn folded(layers: &[Layer], images: Vec<Map>) -> Vec<[Vec<f32>; 2]> {
@@ -435,13 +371,29 @@ pub(super) fn folded(layers: &[Layer], images: Vec<Map>) -> Vec<[Vec<f32>; 2]> {
         maps = match layer {
             Layer::Pool => maps.par_iter().map(pool).collect(),
             Layer::Convolution(convolution) => {
-                let raw: Vec<Map> = maps.par_iter().map(|map| convolution.correlation(map)).collect();
-                let [means, inverses] = moments(&raw, convolution.outputs);
-                let own = convolution.bias.iter().zip(&means).zip(&inverses);
-                folded.push([inverses.clone(), own.map(|((b, m), s)| b - m * s).collect()]);
-                convolution.forward(&maps, true).0
+                let mut raw: Vec<Map> = maps.par_iter().map(|map| convolution.correlation(map)).collect();
+                let [means, factors] = moments(&raw, convolution.outputs);
+                let own = convolution.bias.iter().zip(&means).zip(&factors);
+                let shifts: Vec<f32> = own.map(|((bias, mean), factor)| bias - mean * factor).collect();
+                bend(&mut raw, &factors, &shifts);
+                folded.push([factors, shifts]);
+                raw
             }
         };
     }
     folded
+}
+
+/// Multiplies every channel by its factor, adds its shift, and bends it as LeakyReLU does.
+fn bend(maps: &mut [Map], factors: &[f32], shifts: &[f32]) {
+    let channels = factors.len();
+    let tiles = maps.par_iter_mut().flat_map(|map| map.values.par_chunks_mut(TILE * channels));
+    tiles.for_each(|tile| {
+        for pixel in tile.chunks_mut(channels) {
+            for ((value, factor), shift) in pixel.iter_mut().zip(factors).zip(shifts) {
+                let straight = *value * factor + shift;
+                *value = if straight > 0.0 { straight } else { SLOPE * straight };
+            }
+        }
+    });
 }

@@ -33,8 +33,8 @@ const LOG_SIGMA: [f64; 2] = [-4.0, 1.0];
 /// A frame with so many counts at an A column's peak weighs half as much as one without noise, pixel for pixel: else what a
 /// noisy frame cannot teach would drown what a clean one can.
 const HALF_WEIGHT_COUNTS: f64 = 30.0;
-/// Frames over which a finished network's convolutions are normalised.
-const FOLDING_FRAMES: usize = 64;
+/// Frames over which a fresh network is normalised.
+const NORMALISING_FRAMES: usize = 64;
 /// Frames on which the p-values of the feature statistics are calibrated, per held-out frame.
 const STATISTICS_FRAMES_FACTOR: usize = 5;
 
@@ -43,8 +43,6 @@ const STATISTICS_FRAMES_FACTOR: usize = 5;
 pub struct DcnnTask {
     settings: DcnnTrainSettings,
     outputs: Vec<OutputSpec>,
-    /// Whether convolutions are normalised over the batch; not those of a finished model.
-    normalise: bool,
     labelled: Option<Labelled>,
 }
 
@@ -100,7 +98,7 @@ fn weight(sample: &Sample) -> f32 {
 impl DcnnTask {
     pub fn new(settings: DcnnTrainSettings) -> Self {
         let outputs = output_specs(&settings);
-        Self { normalise: settings.batch_normalisation, settings, outputs, labelled: None }
+        Self { settings, outputs, labelled: None }
     }
 
     fn config(&self) -> DcnnConfig {
@@ -250,7 +248,7 @@ impl DcnnTask {
 impl DcnnTask {
     /// The loss, from the map behind [`Dcnn::layers`].
     fn loss_of(&self, learner: &Learner, map: Tensor<4>, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
-        let outputs = learner.dcnn.trained_outputs(map.clone(), self.settings.stride_px, self.normalise);
+        let outputs = learner.dcnn.fully_connected(map.clone(), self.settings.stride_px);
         let targets = to_device(&batch.targets, device);
         let learns = to_device(&batch.learns, device);
         let of_p = learns.clone().slice(s![.., 0..1, .., ..]);
@@ -296,7 +294,7 @@ impl Task for DcnnTask {
     }
 
     fn loss(&self, learner: &Learner, batch: &DcnnBatch, device: &Device) -> Tensor<1> {
-        let map = learner.dcnn.context(upload(&batch.images, device), self.normalise);
+        let map = learner.dcnn.context(upload(&batch.images, device));
         self.loss_of(learner, map, batch, device)
     }
 
@@ -309,8 +307,7 @@ impl Task for DcnnTask {
         // On the CPU the convolutions have a faster way, from which the loss does not differ.
         let (value, mut gradients) = if device.clone().inner() == Device::flex() {
             let loss = |map: Tensor<4>| self.loss_of(learner, map, batch, device);
-            let images = direct::Batch { images: &batch.images, normalise: self.normalise };
-            direct::gradients(learner, &learner.dcnn, &images, device, loss)?
+            direct::gradients(learner, &learner.dcnn, &batch.images, device, loss)?
         } else {
             runner::differentiated(self.loss(learner, batch, device), learner)?
         };
@@ -383,8 +380,7 @@ impl DcnnTask {
         let turns = self.settings.turns;
         let Some(folder) = from_model else {
             let network = turns.tied(self.config().init(device));
-            let network = if self.normalise { network } else { self.normalised(network, device)? };
-            return Ok((network, None));
+            return Ok((self.normalised(network, device)?, None));
         };
         let LoadedModel { manifest, network, .. } = LoadedModel::dcnn(folder, device)?;
         let expected = Architecture::Dcnn(self.config());
@@ -396,7 +392,6 @@ impl DcnnTask {
             return Err(TrainError::Untied { path: folder.to_owned(), turns });
         }
         self.outputs = manifest.outputs;
-        self.normalise = false;
         Ok((network, Some(StartingPoint { name: manifest.name, sha256: manifest.weights.sha256 })))
     }
 
@@ -410,17 +405,18 @@ impl DcnnTask {
         Ok((finite().count() > 0).then(|| super::judged::rms(finite())))
     }
 
-    /// The network with weights that make its layers' outputs over many frames what normalisation of a batch makes them.
+    /// The network with weights that give every channel variance 1 over many frames, so that a fresh one of 15 layers learns at all
+    /// (Krähenbühl et al., "Data-dependent initializations of convolutional neural networks", ICLR 2016).
     fn normalised(&self, network: Dcnn, device: &Device) -> Result<Dcnn, TrainError> {
         let mut images = Vec::new();
-        for index in 0..FOLDING_FRAMES {
-            images.extend(self.windows(&self.sample(Split::Folding { index })?, 0.0).images);
+        for index in 0..NORMALISING_FRAMES {
+            images.extend(self.windows(&self.sample(Split::Normalising { index })?, 0.0).images);
         }
         let network = {
             let folded = direct::folded(&network, &images)?;
             network.folded(&folded)
         };
-        let maps = images.chunks(1).map(|image| network.context(upload(image, device), false)).collect();
+        let maps = images.chunks(1).map(|image| network.context(upload(image, device))).collect();
         let network = network.with_hidden_folded(Tensor::cat(maps, 0), self.settings.stride_px);
         Ok(self.settings.turns.tied(network))
     }
@@ -462,11 +458,7 @@ pub fn train_dcnn(
     }
     let before = task.held_back(&network, &device)?;
     let learner = Learner::new(network, FEATURE_CHANNELS, &device);
-    let mut learner = runner::run(&task, learner, &schedule, &device, &work)?;
-    if task.normalise {
-        // The trained network as it is used: normalisation of the batch gives way to that of many frames.
-        learner.dcnn = task.normalised(learner.dcnn, &device)?;
-    }
+    let learner = runner::run(&task, learner, &schedule, &device, &work)?;
     let network = &learner.dcnn;
 
     // What is left of a bias, and sigma, are calibrated on frames of their own, then judged like the rest on held-out ones.

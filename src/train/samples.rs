@@ -20,8 +20,8 @@ pub(super) enum Split {
     Calibration { index: usize },
     /// Frames from which feature statistics are taken.
     Statistics { index: usize },
-    /// Frames over which a finished network's convolutions are normalised.
-    Folding { index: usize },
+    /// Frames over which a fresh network is normalised.
+    Normalising { index: usize },
 }
 
 impl Split {
@@ -31,7 +31,7 @@ impl Split {
             Self::Training { step, index } => (0, step * 4096 + index as u64),
             Self::HeldOut { index } => (1, index as u64),
             Self::Calibration { index } => (2, index as u64),
-            Self::Folding { index } => (3, index as u64),
+            Self::Normalising { index } => (3, index as u64),
             Self::Statistics { index } => (4, index as u64),
         }
     }

@@ -74,9 +74,6 @@ pub struct DcnnTrainSettings {
     pub window_px: usize,
     /// Turns of the frame with which the network's answers turn exactly.
     pub turns: Turns,
-    /// Normalise the convolutions over the batch in training. Without, random weights are normalised once, before it. A model
-    /// to start from has that in its weights, and goes on without.
-    pub batch_normalisation: bool,
     /// How much it counts to know where the columns are, beside the outputs: see `train::columns`. 0 asks for nothing.
     pub columns_weight: f64,
     /// Distance of the windows that learn from one frame, px.
@@ -103,7 +100,6 @@ impl Default for DcnnTrainSettings {
             head: HeadKind::Linear,
             window_px: 80,
             turns: Turns::None,
-            batch_normalisation: true,
             columns_weight: 1.0,
             stride_px: 8,
             stack: Stack::default(),

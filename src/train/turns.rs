@@ -184,7 +184,7 @@ mod tests {
 
     /// Outputs of one window. 78 px: the second pooling leaves no feature out, so that the window is the same from all sides.
     fn answer(network: &Dcnn, frame: Tensor<4>) -> Vec<f32> {
-        let map = network.context(frame, false);
+        let map = network.context(frame);
         network.fully_connected(map, 4).to_data().try_into_vec().unwrap()
     }
 
@@ -231,7 +231,7 @@ mod tests {
         let network = Turns::Quarter.tied(network()).train();
         device.seed(6);
         let frames = Tensor::<4>::random([2, 1, 78, 78], Distribution::Normal(0.0, 1.0), &device);
-        let outputs = network.fully_connected(network.context(frames, false), 4);
+        let outputs = network.fully_connected(network.context(frames), 4);
         let mut gradients =
             GradientsParams::from_grads((outputs.clone() * outputs).sum().backward(), &network);
         let pick = |gradients: &GradientsParams| {
