@@ -25,7 +25,8 @@ impl Labelled {
     /// # Errors
     /// When the left part is narrower or lower than the first of `least_px`, or the right one than the second.
     pub fn in_parts(self, share: f64, least_px: [usize; 2]) -> Result<Self, TrainError> {
-        let mut parts = Self { description: self.description, training: Vec::new(), held_back: Vec::new() };
+        let description = format!("{}, cut at {share:.4} of the width", self.description);
+        let mut parts = Self { description, training: Vec::new(), held_back: Vec::new() };
         for frame in &self.training {
             let (rows, cols) = frame.pixels.dim();
             let left = (share * cols as f64).round() as usize;
@@ -73,7 +74,7 @@ mod tests {
         assert_eq!(right.pixels[[7, 3]], whole[[7, 103]]);
         let moved: Vec<f64> =
             left.cells.iter().zip(&right.cells).map(|(a, b)| a.cell.col - b.cell.col).collect();
-        assert!(moved.iter().all(|&by| by == 100.0) && !moved.is_empty());
+        assert!(moved.iter().all(|&by| (by - 100.0).abs() < 1e-9) && !moved.is_empty());
         let error = labelled.in_parts(0.5, [64, 80]).unwrap_err().to_string();
         assert!(error.contains("column 75, 96 x 150") && error.contains("64 and 80"), "{error}");
     }

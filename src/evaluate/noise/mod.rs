@@ -8,7 +8,7 @@
 mod figures;
 
 use super::EvaluateError;
-use super::stacks::{Centring, KnownImage, Spot, StackSettings, Trainer, rms, true_spread};
+use super::stacks::{Centring, KnownImage, StackSettings, Trainer, rms, true_spread};
 use super::table::{Entry, Table};
 use crate::config::InvalidSetting;
 use crate::networks::DeviceChoice;
@@ -135,7 +135,7 @@ pub fn study(
     let image = whole.in_parts(stacks, largest)?;
     let trainer = Trainer { settings: stacks, device, folder: folder.to_owned() };
     let mut rows = Vec::new();
-    let mut spots: Vec<Spot> = Vec::new();
+    let mut true_spread_pm = f64::NAN;
     for centring in Centring::ALL {
         for &window_px in &settings.windows_px {
             for (number, trained_with) in settings.trained().enumerate() {
@@ -144,8 +144,11 @@ pub fn study(
                 let trained = trainer.train(&image, network, &suffix)?;
                 let mut rms_pm = Vec::new();
                 for variance in settings.judged() {
-                    spots = trained.judge(image.frames(), variance)?;
+                    let spots = trained.judge(image.frames(), variance)?;
                     rms_pm.push(rms(&spots));
+                    if rows.is_empty() {
+                        true_spread_pm = true_spread(&spots);
+                    }
                 }
                 rows.push(Row { centring, window_px, trained_with, rms_pm });
             }
@@ -158,13 +161,7 @@ pub fn study(
     let cells = part.into_iter().flat_map(|sample| &sample.cells);
     let example =
         cells.map(|known| [known.cell.row, known.cell.col]).min_by(|a, b| away(a).total_cmp(&away(b)));
-    Ok(Study {
-        settings: settings.clone(),
-        rows,
-        true_spread_pm: true_spread(&spots),
-        pixels,
-        example: example.unwrap_or(middle),
-    })
+    Ok(Study { settings: settings.clone(), rows, true_spread_pm, pixels, example: example.unwrap_or(middle) })
 }
 
 /// A variance in the papers' unit, 10⁻⁴.
