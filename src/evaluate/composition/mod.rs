@@ -232,6 +232,31 @@ mod tests {
     }
 
     #[test]
+    fn every_network_is_judged_on_every_image_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = CompositionStudySettings {
+            sm_fractions: vec![0.0, 0.2],
+            window_px: 28,
+            stacks: super::super::stacks::tests::smallest(),
+        };
+        settings.validate("").unwrap();
+        let run =
+            || study(&settings, settings.simulated().unwrap(), DeviceChoice::Cpu, folder.path()).unwrap();
+        let first = run();
+        assert_eq!(first.names, ["0 % Sm", "20 % Sm"]);
+        assert!(first.true_spread_pm.iter().all(|spread| *spread > 0.0));
+        for matrix in &first.matrices {
+            assert!(matrix.rms_pm.iter().flatten().all(|rms| rms.is_finite() && *rms > 0.0), "{matrix:?}");
+            assert!(matrix.maps.len() == 4 && matrix.maps.iter().all(|map| map.len() > 1));
+        }
+        for network in ["0-sm-nc-28px", "0-sm-c-28px", "20-sm-nc-28px", "20-sm-c-28px"] {
+            assert!(folder.path().join(network).join("model.toml").exists(), "{network}");
+        }
+        // The networks are there now, and say the same again.
+        assert_eq!(run().matrices[1].rms_pm, first.matrices[1].rms_pm);
+    }
+
+    #[test]
     fn maps_are_of_the_extremes() {
         assert_eq!(pairs(&invented().names), [[0, 0], [0, 2], [3, 3], [3, 0]]);
         let names = |of: &[&str]| of.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();

@@ -253,6 +253,27 @@ mod tests {
     }
 
     #[test]
+    fn every_network_is_judged_under_every_noise() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = NoiseStudySettings {
+            windows_px: vec![28],
+            variances: vec![0.2],
+            trained_variances: vec![[0.01, 0.03]],
+            stacks: super::super::stacks::tests::smallest(),
+            ..NoiseStudySettings::default()
+        };
+        settings.validate("").unwrap();
+        let study = study(&settings, None, DeviceChoice::Cpu, folder.path()).unwrap();
+        assert_eq!(study.rows.len(), 4);
+        assert!(study.rows.iter().flat_map(|row| &row.rms_pm).all(|rms| rms.is_finite() && *rms > 0.0));
+        assert!(study.rows.iter().all(|row| row.rms_pm[0] != row.rms_pm[1]));
+        // Trained with noise is another network.
+        assert_ne!(study.rows[0].rms_pm, study.rows[1].rms_pm);
+        assert!(folder.path().join("0-sm-c-28px-noise-1").join("model.toml").exists());
+        assert!(study.true_spread_pm > 0.0);
+    }
+
+    #[test]
     fn the_table_names_noise_as_the_papers_do() {
         let study = invented();
         let table = study.table();

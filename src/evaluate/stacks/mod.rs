@@ -255,8 +255,16 @@ fn slug(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// One step on images that hold a window of 28 px.
+    pub(in crate::evaluate) fn smallest() -> StackSettings {
+        let quick = StackSettings::default().quick();
+        let schedule = Schedule { steps: 1, ..quick.training.schedule };
+        let training = DcnnTrainSettings { schedule, ..quick.training };
+        StackSettings { side_px: 128, judged_cells: 6, training, ..quick }
+    }
 
     #[test]
     fn sm_makes_the_cell_smaller_and_takes_p_away() {
