@@ -114,6 +114,28 @@ impl DcnnTask {
         self.settings.network(self.outputs.len())
     }
 
+    /// Writes the network as a model folder.
+    fn export(&self, folder: &Path, network: &Dcnn, record: Record) -> Result<(), TrainError> {
+        let Record { started_from, data, metrics } = record;
+        let description =
+            "Polar displacement and cell parameters of perovskites along [100], sliding windows".to_owned();
+        let export = Export {
+            name: self.settings.name.clone(),
+            description,
+            architecture: Architecture::Dcnn(self.config()),
+            pixel_size_pm: self.settings.pixel_size_pm,
+            normalisation: self.settings.normalisation,
+            outputs: self.outputs.clone(),
+            features: None,
+            schedule: self.settings.schedule.clone(),
+            started_from,
+            data,
+            config: export::table(&self.settings)?,
+            metrics,
+        };
+        export::write(folder, network, export)
+    }
+
     fn sample(&self, split: Split) -> Result<Sample, TrainError> {
         let mut sample = self.drawn(split)?;
         let [least, most] = self.settings.gaussian_noise;
@@ -414,28 +436,6 @@ impl DcnnTask {
         let [x, y, ..] = &judged.errors;
         let finite = || x.iter().chain(y).copied().filter(|error| error.is_finite());
         Ok((finite().count() > 0).then(|| super::judged::rms(finite())))
-    }
-
-    /// Writes the network as a model folder.
-    fn export(&self, folder: &Path, network: &Dcnn, record: Record) -> Result<(), TrainError> {
-        let Record { started_from, data, metrics } = record;
-        let description =
-            "Polar displacement and cell parameters of perovskites along [100], sliding windows".to_owned();
-        let export = Export {
-            name: self.settings.name.clone(),
-            description,
-            architecture: Architecture::Dcnn(self.config()),
-            pixel_size_pm: self.settings.pixel_size_pm,
-            normalisation: self.settings.normalisation,
-            outputs: self.outputs.clone(),
-            features: None,
-            schedule: self.settings.schedule.clone(),
-            started_from,
-            data,
-            config: export::table(&self.settings)?,
-            metrics,
-        };
-        export::write(folder, network, export)
     }
 
     /// The trained network as it is used: normalisation of the batch gives way to that of many frames.
