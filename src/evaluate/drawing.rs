@@ -13,9 +13,13 @@ pub(super) type Drawn = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// Size of a field of a heat map, picture pixels.
 const FIELD: [i32; 2] = [66, 44];
-/// Room for the names beside and above a heat map.
-const NAMES: [i32; 2] = [150, 76];
+/// Least room beside a heat map for the names of its rows, and room above it for title and axes.
+const ROW_NAMES: i32 = 110;
+const TITLE: i32 = 50;
 const TEXT: u32 = 14;
+/// Height of a line of text, and the width of one of its letters, about.
+const LINE: i32 = 18;
+pub(super) const LETTER: i32 = 8;
 /// Side of an image in a montage, and the room for the words above it and beside a row.
 const IMAGE: i32 = 150;
 const CAPTION: i32 = 24;
@@ -37,20 +41,31 @@ impl HeatMap<'_> {
     /// Width and height, picture pixels.
     pub fn size(&self) -> (u32, u32) {
         let [width, height] = FIELD;
+        let [left, top] = self.corner();
         let fields = [self.column_names.len() as i32 * width, self.row_names.len() as i32 * height];
-        ((NAMES[0] + fields[0] + 2 * GAP) as u32, (NAMES[1] + fields[1] + 2 * GAP) as u32)
+        ((left + fields[0] + 2 * GAP) as u32, (top + fields[1] + 2 * GAP) as u32)
+    }
+
+    /// Where the first field begins, `[x, y]`: names of columns that are wider than a field share it by lines.
+    fn corner(&self) -> [i32; 2] {
+        [(longest(self.row_names) + 2 * GAP).max(ROW_NAMES), TITLE + self.name_lines() * LINE]
+    }
+
+    fn name_lines(&self) -> i32 {
+        (longest(self.column_names) + GAP - 1) / FIELD[0] + 1
     }
 
     /// Draws the map, coloured by the logarithm of the values (as that of their squares, the papers' log MSE, but for a factor) over
     /// `range`, and each value in its field.
     pub fn draw(&self, area: &Canvas, range: [f64; 2]) -> Drawn {
-        let [left, top] = NAMES;
+        let [left, top] = self.corner();
         let [width, height] = FIELD;
         words(area, self.title, [GAP, 14], Words { size: TEXT + 2, ..Words::LEFT })?;
         words(area, self.axes[1], [left, 38], Words::LEFT)?;
         words(area, self.axes[0], [GAP, 38], Words::LEFT)?;
         for (j, name) in self.column_names.iter().enumerate() {
-            let at = [left + j as i32 * width + width / 2, top - 12];
+            let line = self.name_lines() - 1 - j as i32 % self.name_lines();
+            let at = [left + j as i32 * width + width / 2, top - (line + 1) * LINE + LINE / 2 - 2];
             words(area, name, at, Words::CENTRE)?;
         }
         for (i, (name, values)) in self.row_names.iter().zip(self.values).enumerate() {
@@ -73,6 +88,11 @@ impl HeatMap<'_> {
         }
         Ok(())
     }
+}
+
+/// Width of the longest of some names, picture pixels, about.
+fn longest(names: &[String]) -> i32 {
+    names.iter().map(|name| name.chars().count() as i32 * LETTER).max().unwrap_or(0)
 }
 
 /// Where a value lies between the ends of a range on a logarithmic scale, 0 to 1; `None` for what is no number above 0.
@@ -206,15 +226,17 @@ mod tests {
     fn a_field_lies_where_its_row_and_column_cross() {
         let folder = tempfile::tempdir().unwrap();
         let names = |of: &[&str]| of.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        let (row_names, column_names) = (names(&["first", "second"]), names(&["p", "q", "r"]));
+        let column_names = names(&["p", "q", "a name longer than a field"]);
+        let row_names = names(&["first", "second"]);
         let values = [vec![1.0, 1.0, 1.0], vec![1.0, 1.0, 9.0]];
         let axes = ["trained on", "judged on"];
         let map =
             HeatMap { title: "t", axes, row_names: &row_names, column_names: &column_names, values: &values };
+        let corner = map.corner();
         let path = write_heat_maps(folder.path(), "map", &[map]).unwrap();
         let pixels = tiny_skia::Pixmap::load_png(&path).unwrap();
         let at = |i: i32, j: i32| {
-            let (x, y) = (NAMES[0] + j * FIELD[0] + 3, NAMES[1] + i * FIELD[1] + 3);
+            let (x, y) = (corner[0] + j * FIELD[0] + 3, corner[1] + i * FIELD[1] + 3);
             let colour = pixels.pixel(x as u32, y as u32).unwrap();
             [colour.red(), colour.green(), colour.blue()]
         };

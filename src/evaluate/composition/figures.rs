@@ -2,7 +2,7 @@
 
 use super::{Study, pairs};
 use crate::evaluate::EvaluateError;
-use crate::evaluate::drawing::{Drawn, HeatMap, Words, words, write_heat_maps};
+use crate::evaluate::drawing::{Drawn, HeatMap, LETTER, Words, words, write_heat_maps};
 use crate::evaluate::stacks::{Centring, Spot};
 use crate::figure::chart::{Canvas, rgb, write_chart};
 use crate::figure::colour;
@@ -10,7 +10,7 @@ use plotters::prelude::*;
 use std::path::{Path, PathBuf};
 
 /// Height of a map and room for the words above it, picture pixels.
-const MAP: i32 = 320;
+const MAP: i32 = 420;
 const CAPTION: i32 = 26;
 const GAP: i32 = 10;
 /// Of the true P_x, this fraction lies within the colours.
@@ -51,7 +51,10 @@ impl Study {
         let [rows, cols] =
             self.shapes.iter().fold([1, 1], |[rows, cols], [r, c]| [rows.max(*r), cols.max(*c)]);
         let scale = f64::from(MAP) / rows as f64;
-        let width = (cols as f64 * scale).ceil() as i32;
+        // Wide enough for `NC, NAME on NAME`.
+        let words_width =
+            self.names.iter().map(|name| 2 * name.chars().count() as i32 + 8).max().unwrap_or(0);
+        let width = ((cols as f64 * scale).ceil() as i32).max(words_width * LETTER);
         let half = self.half_range();
         let size = [pairs.len() as i32 * (width + GAP) + GAP, 3 * (MAP + CAPTION + GAP) + GAP];
         let draw = |canvas: &Canvas| -> Drawn {
