@@ -9,7 +9,7 @@ use crate::figure::colour;
 use plotters::prelude::*;
 use std::path::{Path, PathBuf};
 
-/// Height of a map and room for the words above it, picture pixels.
+/// Height of the largest map and room for the words above it, picture pixels.
 const MAP: i32 = 420;
 const CAPTION: i32 = 26;
 const GAP: i32 = 10;
@@ -53,7 +53,7 @@ impl Study {
         let scale = f64::from(MAP) / rows as f64;
         // Wide enough for `NC, NAME on NAME`.
         let words_width =
-            self.names.iter().map(|name| 2 * name.chars().count() as i32 + 8).max().unwrap_or(0);
+            self.names.iter().map(|name| 2 * name.chars().count() as i32 + 10).max().unwrap_or(0);
         let width = ((cols as f64 * scale).ceil() as i32).max(words_width * LETTER);
         let half = self.half_range();
         let size = [pairs.len() as i32 * (width + GAP) + GAP, 3 * (MAP + CAPTION + GAP) + GAP];
@@ -65,7 +65,7 @@ impl Study {
                 let predicted: Value = |spot| spot.predicted[0];
                 let of = |centring| self.map(centring, index);
                 let panels = [
-                    (format!("{}: true P_x", name(judged)), of(Centring::NotCentred), truth),
+                    (format!("{}: true P_x, ±{half:.0} pm", name(judged)), of(Centring::NotCentred), truth),
                     (
                         format!("NC, {} on {}", name(trained), name(judged)),
                         of(Centring::NotCentred),
@@ -76,8 +76,7 @@ impl Study {
                 let [rows, cols] = self.shapes.get(judged).copied().unwrap_or([1, 1]);
                 for (k, (title, spots, value)) in panels.iter().enumerate() {
                     let top = GAP + k as i32 * (MAP + CAPTION + GAP);
-                    let middle = [left + width / 2, top + CAPTION / 2];
-                    words(canvas, title, middle, Words { size: 13, ..Words::CENTRE })?;
+                    words(canvas, title, [left, top + CAPTION / 2], Words { size: 13, ..Words::LEFT })?;
                     let corner = [left, top + CAPTION];
                     let panel = Panel { corner, scale, shape: [rows, cols], half_range: half };
                     panel.draw(canvas, spots, *value)?;
