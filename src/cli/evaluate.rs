@@ -5,11 +5,21 @@ use crate::config::Config;
 use crate::evaluate::accuracy::{self, AccuracySettings};
 use crate::evaluate::closed_loop::{self, LoopSettings};
 use crate::evaluate::columns;
+use crate::evaluate::composition::{self, CompositionStudySettings};
+use crate::evaluate::features::{self, FeaturesSettings};
+use crate::evaluate::filters::{self, FiltersSettings};
 use crate::evaluate::mistilt::{self, Analyzers, MistiltStudySettings};
+use crate::evaluate::noise::{self, NoiseStudySettings};
 use crate::evaluate::ood::{self, OodStudySettings};
 use crate::evaluate::regression::{self, RegressionSettings};
 use crate::evaluate::table::Table;
+use crate::frame::Frame;
+use crate::ingest::SourceSettings;
+use crate::ingest::validate::validate;
+use crate::networks::LayeredDcnn;
 use crate::pipeline::Analyzer;
+use crate::session::{OpenOptions, open};
+use crate::train::LabelSource;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -34,6 +44,14 @@ enum Study {
     Mistilt,
     /// How well simulated anomalies are told from what the network knows, score by score, and whether p-values keep their promise.
     Ood,
+    /// Networks of several windows, trained with and without noise, under noise (figures 7 and S1). It trains them into --out.
+    Noise,
+    /// Networks trained on each composition and judged on every other (figure 8). It trains them into --out.
+    Composition,
+    /// What the layers of a DCNN see in an image (figure 5).
+    Features,
+    /// The images that single filters of a DCNN answer to most (figure 6).
+    Filters,
 }
 
 #[derive(Debug, Args)]
@@ -61,7 +79,58 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "DIR")]
     fcnn: Option<String>,
     #[command(flatten)]
+    images: ImageArgs,
+    #[command(flatten)]
     config: super::ConfigArgs,
+}
+
+/// Images to study in place of simulated ones.
+#[derive(Debug, Args)]
+struct ImageArgs {
+    /// Of noise and features the first, of composition each as one of the compositions: sessions and images, whose cells are measured
+    /// classically; label files; Sm-BFO images with their UCParameterization beside them.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    files: Vec<PathBuf>,
+    /// Path of the images in the HDF5 files.
+    #[arg(long, requires = "files")]
+    dataset: Option<String>,
+    /// Pixel size of the images; overrides the files'. Without either it is taken from the lattice and the config's material.
+    #[arg(long, value_name = "PM", requires = "files")]
+    pixel_size_pm: Option<f64>,
+}
+
+impl ImageArgs {
+    fn options(&self) -> OpenOptions {
+        OpenOptions { dataset: self.dataset.clone(), ..OpenOptions::default() }
+    }
+
+    fn sources(&self, config: &Config) -> anyhow::Result<Vec<LabelSource>> {
+        let source = |path: &PathBuf| -> anyhow::Result<LabelSource> {
+            Ok(LabelSource {
+                path: path.clone(),
+                frames: None,
+                options: self.options(),
+                pixel_size_pm: self.pixel_size_pm,
+                material: Some(config.material()?),
+            })
+        };
+        self.files.iter().map(source).collect()
+    }
+
+    /// The first frame of the first file.
+    fn frame(&self) -> anyhow::Result<Option<Frame>> {
+        let Some(path) = self.files.first() else { return Ok(None) };
+        let recorded = open(path, &self.options())?.frame(0)?;
+        let mut message = recorded.message;
+        if let Some(pixel_size_pm) = self.pixel_size_pm {
+            message.pixel_size_pm = Some([pixel_size_pm; 2]);
+        }
+        let source = SourceSettings { max_side_px: 1 << 16, ..SourceSettings::default() };
+        let name = path.display().to_string();
+        let frame =
+            validate(message, &source, &name, recorded.t_ns.unwrap_or(0)).with_context(|| name.clone())?;
+        Ok(Some(frame))
+    }
 }
 
 impl EvaluateArgs {
@@ -96,6 +165,10 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         Study::Loop => closed_loop(args, &config)?,
         Study::Mistilt => mistilt(args)?,
         Study::Ood => out_of_distribution(args, &Analyzer::new(&config)?)?,
+        Study::Noise => noise(args, &config)?,
+        Study::Composition => composition(args, &config)?,
+        Study::Features => features(args, &config)?,
+        Study::Filters => filters(args, &config)?,
     };
     if let Some(folder) = &args.out {
         for (name, table) in &tables {
@@ -213,6 +286,81 @@ fn out_of_distribution(args: &EvaluateArgs, analyzer: &Analyzer) -> anyhow::Resu
     let tables = ood::study(analyzer, &settings, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(tables)
+}
+
+/// Where networks are trained.
+fn networks(args: &EvaluateArgs) -> anyhow::Result<PathBuf> {
+    let folder =
+        args.out.as_ref().context("--out DIR: expected with this study, which trains networks into it")?;
+    Ok(folder.join("networks"))
+}
+
+fn noise(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
+    let mut settings: NoiseStudySettings = args.settings()?;
+    if args.quick {
+        settings = settings.quick();
+    }
+    settings.validate("")?;
+    let source = args.images.sources(config)?.into_iter().next();
+    let image = source.map(|source| settings.stacks.from_file(&source)).transpose()?;
+    let study = noise::study(&settings, image, config.device_choice()?, &networks(args)?)?;
+    if let Some(folder) = &args.out {
+        study.draw(folder)?;
+    }
+    Ok(vec![("noise", study.table())])
+}
+
+fn composition(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
+    let mut settings: CompositionStudySettings = args.settings()?;
+    if args.quick {
+        settings = settings.quick();
+    }
+    settings.validate("")?;
+    let folder = networks(args)?;
+    let sources = args.images.sources(config)?;
+    let images = if sources.is_empty() {
+        settings.simulated()?
+    } else {
+        sources.iter().map(|source| settings.stacks.from_file(source)).collect::<Result<_, _>>()?
+    };
+    let study = composition::study(&settings, images, config.device_choice()?, &folder)?;
+    if let Some(folder) = &args.out {
+        study.draw(folder)?;
+    }
+    Ok(study.tables())
+}
+
+fn layered(config: &Config) -> anyhow::Result<LayeredDcnn> {
+    let engine = config.engine()?;
+    let folder = engine.dcnn.context("models.dcnn = none: expected a DCNN to look into")?;
+    Ok(LayeredDcnn::load(&folder, engine.device)?)
+}
+
+fn features(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
+    let settings: FeaturesSettings = args.settings()?;
+    settings.validate("")?;
+    let (frame, material) = (args.images.frame()?, config.material()?);
+    let shown = frame.as_ref().map(|frame| (frame, &material));
+    let study = features::study(&layered(config)?, &settings, shown)?;
+    if let Some(folder) = &args.out {
+        study.draw(folder)?;
+    }
+    Ok(vec![("features", study.table())])
+}
+
+fn filters(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
+    let mut settings: FiltersSettings = args.settings()?;
+    if args.quick {
+        settings = settings.quick();
+    }
+    settings.validate("")?;
+    let bar = progress(settings.ascents(), args.json);
+    let study = filters::study(&layered(config)?, &settings, || bar.inc(1))?;
+    bar.finish_and_clear();
+    if let Some(folder) = &args.out {
+        study.draw(folder)?;
+    }
+    Ok(vec![("filters", study.table())])
 }
 
 fn figures(study: &regression::Study, folder: &Path) -> anyhow::Result<()> {

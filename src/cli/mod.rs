@@ -84,7 +84,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Measure how good the networks are, on simulated frames whose truth is known.
     #[command(
-        after_help = "Examples:\n  ferrostem evaluate accuracy --out accuracy\n  ferrostem evaluate regression --quick --out figures"
+        after_help = "Examples:\n  ferrostem evaluate accuracy --out accuracy\n  ferrostem evaluate regression --quick --out figures\n  \
+            ferrostem evaluate composition --out study --files Sm_0_0_HAADF.h5 Sm_7_0_HAADF.h5"
     )]
     Evaluate(evaluate::EvaluateArgs),
     /// Take over a network that PyTorch or AtomAI trained, as a model folder.

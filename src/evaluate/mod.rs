@@ -5,6 +5,11 @@
 //! - [`closed_loop`]: a controller that follows candidates against raster and random search.
 //! - [`regression`]: predicted against true, joint distributions, maps (Nelson et al., figures 2 to 4).
 //! - [`ood`]: how well what is unlike the training set is told from what is like it, and whether p-values keep their promise.
+//! - [`noise`]: networks of several windows under noise, and with noise in training (figures 7 and S1).
+//! - [`composition`]: networks trained on one composition and judged on every other (figure 8).
+//! - [`features`]: what the layers of a DCNN see in an image (figure 5).
+//! - [`filters`]: the images that single filters of a DCNN answer to most (figure 6).
+//! - [`stacks`]: networks that learn from one image and are judged on another, which the studies of noise and composition share.
 //! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
 //! - [`mistilt`]: how well an offset of P common to all domains is found.
 //! - [`table`]: one table, written as CSV, JSON and Markdown.
@@ -14,9 +19,15 @@
 pub mod accuracy;
 pub mod closed_loop;
 pub mod columns;
+pub mod composition;
+mod drawing;
+pub mod features;
+pub mod filters;
 pub mod mistilt;
+pub mod noise;
 pub mod ood;
 pub mod regression;
+pub mod stacks;
 pub mod table;
 pub mod windows;
 
@@ -37,6 +48,12 @@ pub enum EvaluateError {
     Stage(#[from] StageError),
     #[error(transparent)]
     Figure(#[from] FigureError),
+    #[error(transparent)]
+    Scene(#[from] crate::simulate::SceneError),
+    #[error(transparent)]
+    Preprocess(#[from] crate::preprocess::PreprocessError),
+    #[error(transparent)]
+    Train(#[from] crate::train::TrainError),
     #[error("the simulated frame was refused: {0}")]
     Frame(String),
     #[error("no DCNN is loaded; this study is about one")]

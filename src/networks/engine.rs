@@ -43,6 +43,10 @@ pub enum NetworkError {
         "window stride of {stride} px (preprocess.stride_px): expected a multiple of {multiple} for this DCNN"
     )]
     Stride { stride: usize, multiple: usize },
+    #[error("convolution {layer} of the DCNN: expected 1 to {layers}")]
+    Layer { layer: usize, layers: usize },
+    #[error("filter {channel} of the DCNN's convolution {layer}: expected one below {filters}")]
+    Filter { layer: usize, channel: usize, filters: usize },
     #[error("the device failed: {0}")]
     Execution(String),
 }

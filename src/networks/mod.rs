@@ -5,6 +5,7 @@
 //! - [`Manifest`]: `model.toml` beside the weights; a model that does not match it is refused.
 //! - [`import()`]: weights of PyTorch's and AtomAI's files as a model folder, without running a pickle.
 //! - [`write_untrained`]: model folders with random weights, for tests and measurements of speed.
+//! - [`LayeredDcnn`]: what the layers of a DCNN compute on the way, for whoever wants to look inside.
 //! - [`Engine`]: both networks on one device, from a prepared frame to plain arrays. No burn type leaves this module.
 
 mod convolution;
@@ -17,6 +18,7 @@ mod fcnn;
 mod fcnn_cpu;
 mod features;
 mod import;
+mod layered;
 mod manifest;
 mod untrained;
 
@@ -32,6 +34,7 @@ pub use import::{
     CLASS_ORDERS, ForeignArchitecture, ImportError, ImportSettings, Imported, ImportedTensor, OutputScale,
     import,
 };
+pub use layered::{Ascended, Ascent, Filter, LayeredDcnn};
 pub use manifest::{
     Architecture, DCNN_OUTPUTS, InputSpec, LoadedModel, Manifest, ModelError, OutputSpec, StartingPoint,
     TrainingRecord, WeightsRef,

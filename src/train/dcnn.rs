@@ -1,11 +1,15 @@
 //! The DCNN: every window of a frame learns from the nearest unit cell.
 
+mod alone;
+
+pub use alone::train_dcnn_on;
+
 use super::columns::{self, Aims, Learner};
 use super::export::{self, Export};
 use super::judged::Judged;
 use super::labelled::{LabelSource, Labelled};
 use super::runner::{self, Task};
-use super::samples::{Sample, Split, normalised, simulated, upload};
+use super::samples::{Sample, Split, add_gaussian_noise, normalised, simulated, upload};
 use super::settings::{DcnnTrainSettings, Stack};
 use super::{Metrics, TrainError, direct, statistics};
 use crate::frame::ClassicalCell;
@@ -37,6 +41,9 @@ const HALF_WEIGHT_COUNTS: f64 = 30.0;
 const NORMALISING_FRAMES: usize = 64;
 /// Frames on which the p-values of the feature statistics are calibrated, per held-out frame.
 const STATISTICS_FRAMES_FACTOR: usize = 5;
+
+/// Tells the random numbers of added noise from the others of a frame.
+const NOISE_SEED: u64 = 0x6E6F_6973_6500_0001;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -105,9 +112,41 @@ impl DcnnTask {
         self.settings.network(self.outputs.len())
     }
 
+    /// Writes the network as a model folder.
+    fn export(&self, folder: &Path, network: &Dcnn, record: Record) -> Result<(), TrainError> {
+        let Record { started_from, data, metrics } = record;
+        let description =
+            "Polar displacement and cell parameters of perovskites along [100], sliding windows".to_owned();
+        let export = Export {
+            name: self.settings.name.clone(),
+            description,
+            architecture: Architecture::Dcnn(self.config()),
+            pixel_size_pm: self.settings.pixel_size_pm,
+            normalisation: self.settings.normalisation,
+            outputs: self.outputs.clone(),
+            features: None,
+            schedule: self.settings.schedule.clone(),
+            started_from,
+            data,
+            config: export::table(&self.settings)?,
+            metrics,
+        };
+        export::write(folder, network, export)
+    }
+
     fn sample(&self, split: Split) -> Result<Sample, TrainError> {
+        let mut sample = self.drawn(split)?;
+        let [least, most] = self.settings.gaussian_noise;
+        if most > 0.0 && split.is_learned_from() {
+            let mut rng = split.random(self.settings.schedule.seed ^ NOISE_SEED);
+            add_gaussian_noise(&mut sample.pixels, rng.random_range(least..=most), &mut rng);
+        }
+        Ok(sample)
+    }
+
+    fn drawn(&self, split: Split) -> Result<Sample, TrainError> {
         let (schedule, gamma) = (&self.settings.schedule, self.settings.gamma);
-        if let (Some(labelled), Split::Training { .. }) = (&self.labelled, split) {
+        if let (Some(labelled), true) = (&self.labelled, split.is_learned_from()) {
             let mut rng = split.random(schedule.seed);
             if rng.random_bool(self.settings.labelled_fraction) {
                 return Ok(labelled.crop(schedule.crop_px, gamma, &mut rng));
@@ -475,28 +514,21 @@ pub fn train_dcnn(
         metrics.extend(error.map(|error| (format!("held_back_rms_p_component_{name}_pm"), error)));
     }
     let folder = output.join(&task.settings.name);
-    export::write(
-        &folder,
-        network,
-        Export {
-            name: task.settings.name.clone(),
-            description: "Polar displacement and cell parameters of perovskites along [100], sliding windows"
-                .to_owned(),
-            architecture: Architecture::Dcnn(task.config()),
-            pixel_size_pm: task.settings.pixel_size_pm,
-            normalisation: task.settings.normalisation,
-            outputs: task.outputs.clone(),
-            features: None,
-            schedule,
-            started_from,
-            labels: beginning.labels.as_ref().map(LabelSource::describe),
-            config: export::table(&task.settings)?,
-            metrics: metrics.clone(),
-        },
-    )?;
+    let data = match &beginning.labels {
+        Some(labels) => format!("{}; {}", export::SIMULATED, labels.describe()),
+        None => export::SIMULATED.to_owned(),
+    };
+    task.export(&folder, network, Record { started_from, data, metrics: metrics.clone() })?;
     let frames = STATISTICS_FRAMES_FACTOR * task.settings.schedule.held_out_frames;
     statistics::write(&folder, &task.settings, choice, frames)?;
     Ok(metrics)
+}
+
+/// What a model's folder says of its training, beside the settings.
+struct Record {
+    started_from: Option<StartingPoint>,
+    data: String,
+    metrics: Metrics,
 }
 
 /// The part of a frame that its windows cover, for tests of the plan.

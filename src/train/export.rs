@@ -10,7 +10,8 @@ use burn_store::ModuleSnapshot;
 use serde::Serialize;
 use std::path::Path;
 
-const SIMULATED: &str = "simulated frames, made on the fly from training.config.scenes";
+/// What every network but those of the studies is trained on.
+pub(super) const SIMULATED: &str = "simulated frames, made on the fly from training.config.scenes";
 
 /// Everything that goes into `model.toml` beside the weights.
 pub(super) struct Export {
@@ -24,8 +25,8 @@ pub(super) struct Export {
     pub features: Option<Vec<u8>>,
     pub schedule: Schedule,
     pub started_from: Option<StartingPoint>,
-    /// Labelled frames, in words.
-    pub labels: Option<String>,
+    /// What it was trained on, in words.
+    pub data: String,
     pub config: toml::Table,
     pub metrics: Metrics,
 }
@@ -47,10 +48,7 @@ pub(super) fn write<M: ModuleSnapshot>(folder: &Path, network: &M, export: Expor
         weights,
         features,
         training: TrainingRecord {
-            data: match export.labels {
-                Some(labels) => format!("{SIMULATED}; {labels}"),
-                None => SIMULATED.to_owned(),
-            },
+            data: export.data,
             seed: export.schedule.seed,
             steps: export.schedule.steps,
             commit: commit(),

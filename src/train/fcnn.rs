@@ -207,7 +207,7 @@ pub fn train_fcnn(
             features: None,
             schedule,
             started_from: None,
-            labels: None,
+            data: export::SIMULATED.to_owned(),
             config: export::table(&task.settings)?,
             metrics: metrics.clone(),
         },

@@ -2,6 +2,7 @@
 //! [`crate::label`]; a label file, which names its session; or an Sm-BFO image with its `UCParameterization` beside it.
 
 use super::TrainError;
+use super::crops::Turn;
 use super::samples::{KnownCell, Sample, bend};
 use crate::frame::{ClassicalCell, Frame};
 use crate::ingest::SourceSettings;
@@ -11,13 +12,15 @@ use crate::material::Material;
 use crate::preprocess::{CalibrationHints, PixelMap, calibrate, measured_pixels, resample};
 use crate::session::{FrameReader, LabelFile, OpenOptions, UnitCellParameterization, open};
 use crate::simulate::TruthColumn;
-use ndarray::{Array2, s};
+use ndarray::Array2;
 use rand::{Rng, RngExt as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Frames that are read to judge what training was worth, at most.
 const HELD_BACK: usize = 16;
+/// Crops that are drawn in the hope of one with a cell.
+const CROP_TRIES: usize = 64;
 /// Largest frame at the model's scale, px.
 const MAX_MODEL_PIXELS: usize = 1 << 25;
 
@@ -45,13 +48,15 @@ impl LabelSource {
     }
 }
 
-/// The frames of a [`LabelSource`] at a model's scale.
-#[derive(Debug)]
-pub(super) struct Labelled {
+/// Frames at a model's scale whose cells are known.
+#[derive(Debug, Clone)]
+pub struct Labelled {
+    /// What they are, in words.
+    pub(super) description: String,
     /// Learned from.
-    training: Vec<Sample>,
+    pub(super) training: Vec<Sample>,
     /// Judged on.
-    held_back: Vec<Sample>,
+    pub(super) held_back: Vec<Sample>,
 }
 
 /// What is known of one frame, positions in its pixels.
@@ -71,7 +76,7 @@ enum Labels {
 }
 
 impl Labelled {
-    /// Reads and labels the frames. Those that hold no crop of `crop_px` model pixels a side are refused.
+    /// Reads and labels the frames of a source. Those that hold no crop of `crop_px` model pixels a side are refused.
     ///
     /// # Errors
     /// When the file or a frame cannot be read, or no frame is left to learn from.
@@ -110,16 +115,23 @@ impl Labelled {
         if training.iter().all(|sample| sample.cells.is_empty()) {
             return Err(fail("no unit cell was measured in the frames to learn from".to_owned()));
         }
-        Ok(Self { training, held_back })
+        Ok(Self { description: source.describe(), training, held_back })
     }
 
     /// A square of `side` px of a frame to learn from, in one of its eight orientations, with a contrast drawn from `gamma`.
-    pub fn crop(&self, side: usize, gamma: [f64; 2], rng: &mut impl Rng) -> Sample {
+    pub(super) fn crop(&self, side: usize, gamma: [f64; 2], rng: &mut impl Rng) -> Sample {
         // `read` leaves none of the frames out that would make these ranges empty.
         let frame = &self.training[rng.random_range(0..self.training.len())];
-        let [top, left] =
-            <[usize; 2]>::from(frame.pixels.dim()).map(|length| rng.random_range(0..=length - side));
-        let mut crop = frame.square([top, left], side);
+        let mut corner =
+            || <[usize; 2]>::from(frame.pixels.dim()).map(|length| rng.random_range(0..=length - side));
+        let mut drawn = corner();
+        for _ in 1..CROP_TRIES {
+            if frame.has_cell_near(drawn.map(|first| first as f64 + 0.5 * side as f64)) {
+                break;
+            }
+            drawn = corner();
+        }
+        let mut crop = frame.part(drawn, [side; 2]);
         for turn in [Turn::Transpose, Turn::MirrorRows, Turn::MirrorCols] {
             if rng.random_bool(0.5) {
                 crop = crop.turned(turn);
@@ -130,11 +142,11 @@ impl Labelled {
     }
 
     /// The held-back frames in squares of `side` px, edge to edge.
-    pub fn held_back(&self, side: usize) -> Vec<Sample> {
+    pub(super) fn held_back(&self, side: usize) -> Vec<Sample> {
         let squares = |frame: &Sample| {
             let [rows, cols] = <[usize; 2]>::from(frame.pixels.dim()).map(|length| length / side);
             (0..rows * cols)
-                .map(|k| frame.square([k / cols * side, k % cols * side], side))
+                .map(|k| frame.part([k / cols * side, k % cols * side], [side; 2]))
                 .collect::<Vec<_>>()
         };
         self.held_back.iter().flat_map(squares).collect()
@@ -260,164 +272,4 @@ fn at_scale(frame: &Frame, known: Known, model_pixel_pm: f64) -> Result<Sample, 
     let cells =
         cells.into_iter().map(|cell| KnownCell { cell, disturbed: !(cell.p_x + cell.p_y).is_finite() });
     Ok(Sample { pixels, cells: cells.collect(), columns, peak_counts: None })
-}
-
-/// What leaves a lattice's measurement known.
-#[derive(Debug, Clone, Copy)]
-enum Turn {
-    /// Rows become columns.
-    Transpose,
-    /// The last row becomes the first.
-    MirrorRows,
-    MirrorCols,
-}
-
-impl Sample {
-    /// The square of `side` px that begins at `corner`, with all that is known of the frame: cells and columns outside of it too.
-    fn square(&self, corner: [usize; 2], side: usize) -> Self {
-        let [top, left] = corner;
-        let pixels = self.pixels.slice(s![top..top + side, left..left + side]).to_owned();
-        let moved = |row: f64, col: f64| (row - top as f64, col - left as f64);
-        let mut square = Self {
-            pixels,
-            cells: self.cells.clone(),
-            columns: self.columns.clone(),
-            peak_counts: self.peak_counts,
-        };
-        for known in &mut square.cells {
-            (known.cell.row, known.cell.col) = moved(known.cell.row, known.cell.col);
-        }
-        for column in &mut square.columns {
-            (column.row, column.col) = moved(column.row, column.col);
-        }
-        square
-    }
-
-    fn turned(mut self, turn: Turn) -> Self {
-        let [last_row, last_col] = <[usize; 2]>::from(self.pixels.dim()).map(|length| length as f64 - 1.0);
-        let place = |row: f64, col: f64| match turn {
-            Turn::Transpose => (col, row),
-            Turn::MirrorRows => (last_row - row, col),
-            Turn::MirrorCols => (row, last_col - col),
-        };
-        self.pixels = match turn {
-            Turn::Transpose => self.pixels.t().to_owned(),
-            Turn::MirrorRows => self.pixels.slice(s![..;-1, ..]).to_owned(),
-            Turn::MirrorCols => self.pixels.slice(s![.., ..;-1]).to_owned(),
-        };
-        for KnownCell { cell, .. } in &mut self.cells {
-            (cell.row, cell.col) = place(cell.row, cell.col);
-            match turn {
-                // a, which points right, becomes b, which points down.
-                Turn::Transpose => {
-                    (cell.p_x, cell.p_y) = (cell.p_y, cell.p_x);
-                    (cell.cell_a, cell.cell_b) = (cell.cell_b, cell.cell_a);
-                }
-                Turn::MirrorRows => cell.p_y = -cell.p_y,
-                Turn::MirrorCols => cell.p_x = -cell.p_x,
-            }
-            if !matches!(turn, Turn::Transpose) {
-                cell.cell_angle = std::f64::consts::PI - cell.cell_angle;
-            }
-        }
-        for column in &mut self.columns {
-            (column.row, column.col) = place(column.row, column.col);
-        }
-        self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::Sublattice;
-    use crate::polarization::{ClassicalSettings, measure_cells};
-    use crate::simulate::{Microscope, Polarization, Specimen, render};
-    use rand::SeedableRng as _;
-    use rand_chacha::ChaCha8Rng;
-
-    /// A sheared lattice with P, as the simulator knows it.
-    fn sample() -> Sample {
-        let specimen = Specimen {
-            cell_a_pm: 410.0,
-            cell_b_pm: 390.0,
-            cell_angle_rad: 1.60,
-            rotation_rad: 0.1,
-            polarization: Polarization::Uniform { p_pm: [20.0, -12.0] },
-            ..Specimen::default()
-        };
-        let microscope = Microscope { shape: [120, 140], pixel_size_pm: 15.0, ..Microscope::default() };
-        let frame = render(&specimen, &microscope, &mut ChaCha8Rng::seed_from_u64(1)).unwrap();
-        Sample {
-            pixels: frame.pixels,
-            cells: frame
-                .truth
-                .cells
-                .iter()
-                .map(|cell| KnownCell { cell: cell.as_measured(), disturbed: cell.disturbed })
-                .collect(),
-            columns: frame.truth.columns,
-            peak_counts: None,
-        }
-    }
-
-    /// However it is turned, what is said of the cells is what its columns show.
-    #[test]
-    fn a_turned_frame_is_known_as_well_as_before() {
-        for turns in [
-            &[Turn::Transpose][..],
-            &[Turn::MirrorRows],
-            &[Turn::MirrorCols],
-            &[Turn::MirrorCols, Turn::Transpose, Turn::MirrorRows],
-        ] {
-            let turned = turns.iter().fold(sample(), |sample, turn| sample.turned(*turn));
-            let columns: Vec<crate::frame::Column> = turned
-                .columns
-                .iter()
-                .filter_map(|column| {
-                    let sublattice = column.class.sublattice()?;
-                    Some(crate::frame::Column {
-                        row: column.row,
-                        col: column.col,
-                        sublattice,
-                        confidence: 1.0,
-                    })
-                })
-                .collect();
-            assert!(columns.iter().any(|column| column.sublattice == Sublattice::A));
-            let field = measure_cells(&columns, [15.0; 2], &ClassicalSettings::default());
-            assert!(field.cells.len() > 10);
-            for measured in &field.cells {
-                let known = turned
-                    .cells
-                    .iter()
-                    .map(|known| known.cell)
-                    .min_by(|a, b| {
-                        let away =
-                            |cell: &ClassicalCell| (cell.row - measured.row).hypot(cell.col - measured.col);
-                        away(a).total_cmp(&away(b))
-                    })
-                    .unwrap();
-                for (a, b) in [
-                    (known.p_x, measured.p_x),
-                    (known.p_y, measured.p_y),
-                    (known.cell_a, measured.cell_a),
-                    (known.cell_b, measured.cell_b),
-                ] {
-                    assert!((a - b).abs() < 0.1, "{turns:?}: {known:?} {measured:?}");
-                }
-                assert!((known.cell_angle - measured.cell_angle).abs() < 1e-3, "{known:?} {measured:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_square_shows_the_pixels_around_its_cells() {
-        let whole = sample();
-        let square = whole.square([10, 25], 80);
-        assert_eq!(square.pixels.dim(), (80, 80));
-        assert_eq!(square.pixels[[3, 4]], whole.pixels[[13, 29]]);
-        let (before, after) = (whole.cells[7].cell, square.cells[7].cell);
-        assert_eq!((before.row - 10.0, before.col - 25.0), (after.row, after.col));
-    }
 }

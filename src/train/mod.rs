@@ -5,21 +5,24 @@
 
 mod columns;
 mod convolutions;
+mod crops;
 mod dcnn;
 mod direct;
 mod export;
 mod fcnn;
 mod judged;
 mod labelled;
+mod parts;
 mod runner;
 mod samples;
 mod settings;
 mod statistics;
 mod turns;
 
-pub use dcnn::{Beginning, train_dcnn};
+pub use dcnn::{Beginning, train_dcnn, train_dcnn_on};
 pub use fcnn::train_fcnn;
-pub use labelled::LabelSource;
+pub use labelled::{LabelSource, Labelled};
+pub use samples::{KnownCell, Sample, add_gaussian_noise};
 pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
 pub use statistics::renew_statistics;
 pub use turns::Turns;

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::Array2;
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, StandardNormal};
 
 /// Which part of the endless stream of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,11 @@ pub(super) enum Split {
 }
 
 impl Split {
+    /// Whether a network takes anything from these frames; on the others it is judged and calibrated.
+    pub(super) const fn is_learned_from(self) -> bool {
+        matches!(self, Self::Training { .. } | Self::Folding { .. })
+    }
+
     /// One stream of random numbers a split, one position in it a frame.
     fn stream(self) -> (u64, u64) {
         match self {
@@ -46,11 +52,12 @@ impl Split {
 }
 
 /// A frame at the model's scale, and what is known of it.
-#[derive(Debug)]
-pub(super) struct Sample {
+#[derive(Debug, Clone)]
+pub struct Sample {
     /// `[row, col]`; NaN where nothing was measured.
     pub pixels: Array2<f32>,
     pub cells: Vec<KnownCell>,
+    /// Positions in pixels of the sample.
     pub columns: Vec<TruthColumn>,
     /// Counts at the peak of an A column, where they are known.
     pub peak_counts: Option<f64>,
@@ -59,8 +66,8 @@ pub(super) struct Sample {
 /// A unit cell as the image shows it: its P is the apparent one, mistilt included, which no single cell can tell from a
 /// real one.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct KnownCell {
-    /// NaN where it is not known.
+pub struct KnownCell {
+    /// Positions in pixels of the sample; NaN where it is not known.
     pub cell: ClassicalCell,
     /// Nothing is learned from it, nor from the cell next to it in its place.
     pub disturbed: bool,
@@ -99,6 +106,18 @@ pub(super) fn bend(pixels: &mut Array2<f32>, gamma: [f64; 2], rng: &mut impl Rng
     pixels.mapv_inplace(bent);
 }
 
+/// Adds Gaussian noise as scikit-image's `random_noise` does (Nelson et al., figure 7): pixels are taken as fractions of the
+/// range between the smallest and the largest, noise of `variance` is added, and what leaves the range is cut off. NaN stays.
+pub fn add_gaussian_noise(pixels: &mut Array2<f32>, variance: f64, rng: &mut impl Rng) {
+    let finite = pixels.iter().copied().filter(|value| value.is_finite());
+    let [low, high] = finite.fold([f32::MAX, f32::MIN], |[low, high], v| [low.min(v), high.max(v)]);
+    let scale = variance.sqrt() as f32 * (high - low);
+    for pixel in pixels.iter_mut().filter(|value| value.is_finite()) {
+        let noise: f32 = StandardNormal.sample(rng);
+        *pixel = (*pixel + scale * noise).clamp(low, high);
+    }
+}
+
 /// Normalised frames as one batch.
 ///
 /// # Shapes
@@ -112,4 +131,23 @@ pub(super) fn upload(frames: &[Array2<f32>], device: &Device) -> Tensor<4> {
 /// As the live path normalises.
 pub(super) fn normalised(sample: &Sample, normalisation: Normalisation) -> Array2<f32> {
     normalisation.normalise(&sample.pixels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_has_its_variance_in_the_range_of_the_pixels_and_leaves_what_was_not_measured() {
+        // Half of the range, so that next to nothing is cut off, and the range's two ends.
+        let mut pixels = Array2::from_elem((100, 100), 150.0f32);
+        (pixels[[0, 0]], pixels[[0, 1]], pixels[[0, 2]]) = (100.0, 200.0, f32::NAN);
+        add_gaussian_noise(&mut pixels, 0.01, &mut ChaCha8Rng::seed_from_u64(1));
+        assert!(pixels[[0, 2]].is_nan());
+        let inner = || pixels.iter().skip(3).map(|&value| f64::from(value) - 150.0);
+        assert!(inner().all(|value| value.abs() <= 50.0));
+        let deviation = (inner().map(|value| value * value).sum::<f64>() / inner().count() as f64).sqrt();
+        // A tenth of 100.
+        assert!((deviation - 10.0).abs() < 0.3, "{deviation}");
+    }
 }

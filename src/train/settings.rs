@@ -85,6 +85,9 @@ pub struct DcnnTrainSettings {
     pub cell_minimum_pm: f64,
     /// Pixels are raised to a power drawn from this range, the largest left as it is.
     pub gamma: [f64; 2],
+    /// Gaussian noise of a variance drawn from this range is added to what is learned from, see
+    /// [`add_gaussian_noise`](super::add_gaussian_noise); none where the range is `[0, 0]`.
+    pub gaussian_noise: [f64; 2],
     /// Of the frames to learn from, the fraction that is labelled ones where such are given; the others are simulated.
     pub labelled_fraction: f64,
     pub scenes: TrainingRanges,
@@ -106,6 +109,7 @@ impl Default for DcnnTrainSettings {
             cell_upper_bound_pm: 285.0,
             cell_minimum_pm: 0.0,
             gamma: [1.0, 1.0],
+            gaussian_noise: [0.0, 0.0],
             labelled_fraction: 0.5,
             scenes: at_model_scale(),
         }
@@ -190,7 +194,7 @@ impl DcnnTrainSettings {
 
     /// # Errors
     /// Names the first value out of range.
-    fn validate(&self) -> Result<(), InvalidSetting> {
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
         self.schedule.validate(self.window_px.next_multiple_of(8))?;
         self.scenes.validate("scenes")?;
         let network = self.network(0);
@@ -214,6 +218,11 @@ impl DcnnTrainSettings {
         if !(0.1 <= low && low <= high && high <= 10.0) {
             let found = format!("{low}, {high}");
             return Err(InvalidSetting::new("gamma", found, "a range within 0.1 to 10"));
+        }
+        let [least, most] = self.gaussian_noise;
+        if !(0.0 <= least && least <= most && most <= 10.0) {
+            let found = format!("{least}, {most}");
+            return Err(InvalidSetting::new("gaussian_noise", found, "a range within 0 to 10"));
         }
         if self.stride_px == 0 || !self.stride_px.is_multiple_of(network.pooling()) {
             let expected = format!("a multiple of {} for this head", network.pooling());

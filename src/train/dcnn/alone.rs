@@ -1,0 +1,112 @@
+//! Networks that learn from labelled frames and from nothing else, as those of Nelson et al.: what the studies compare.
+
+use super::{DcnnTask, Record};
+use crate::networks::{DeviceChoice, FEATURE_CHANNELS};
+use crate::train::columns::Learner;
+use crate::train::labelled::Labelled;
+use crate::train::settings::DcnnTrainSettings;
+use crate::train::{Metrics, TrainError, runner};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The settings that a checkpoint is of, beside it.
+const SETTINGS_FILE: &str = "settings.toml";
+
+/// Trains a DCNN on `frames` alone, whatever `labelled_fraction` says, and writes its model folder `output/<name>`, which it gives
+/// back. Its sigma is not calibrated, it has no feature statistics, and its record has no errors: its user asks it for P.
+///
+/// `output/<name>.training` holds the log and the checkpoint: what was interrupted goes on there, and what is finished is not trained
+/// again.
+///
+/// # Errors
+/// When a setting is out of range, the checkpoint is of other settings or frames, the device or a file fails, or the loss diverges.
+pub fn train_dcnn_on(
+    settings: DcnnTrainSettings,
+    frames: &Labelled,
+    choice: DeviceChoice,
+    output: &Path,
+) -> Result<PathBuf, TrainError> {
+    let settings = DcnnTrainSettings { labelled_fraction: 1.0, ..settings };
+    settings.validate()?;
+    let work = output.join(format!("{}.training", settings.name));
+    claim(&work, &settings, frames.description())?;
+    let (device, _) = choice.open()?;
+    device.seed(settings.schedule.seed);
+    let mut task = DcnnTask::new(settings);
+    task.labelled = Some(frames.clone());
+    let (network, started_from) = task.start(None, &device)?;
+    let learner = Learner::new(network, FEATURE_CHANNELS, &device);
+    let learner = runner::run(&task, learner, &task.settings.schedule, &device, &work)?;
+    let network = task.finished(learner.dcnn, &device)?;
+    let folder = output.join(&task.settings.name);
+    let data = frames.description().to_owned();
+    task.export(&folder, &network, Record { started_from, data, metrics: Metrics::new() })?;
+    Ok(folder)
+}
+
+/// Makes `folder` the one of these settings and frames.
+fn claim(folder: &Path, settings: &DcnnTrainSettings, frames: &str) -> Result<(), TrainError> {
+    let path = folder.join(SETTINGS_FILE);
+    let table = super::export::table(settings)?;
+    let text = format!("# {frames}\n{table}");
+    let file = |source| TrainError::File { path: path.clone(), source };
+    if !path.exists() {
+        fs::create_dir_all(folder).map_err(file)?;
+        return fs::write(&path, text).map_err(file);
+    }
+    if fs::read_to_string(&path).map_err(file)? == text {
+        return Ok(());
+    }
+    let message =
+        "begun with other settings or other frames: expected the same, or another folder".to_owned();
+    Err(TrainError::Checkpoint { path, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::networks::{DCNN_OUTPUTS, Manifest};
+    use crate::simulate::{Microscope, Specimen, render};
+    use crate::train::settings::{Schedule, Stack};
+    use rand::SeedableRng as _;
+
+    fn frames() -> Labelled {
+        let microscope = Microscope { shape: [96, 96], pixel_size_pm: 15.0, ..Microscope::default() };
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        Labelled::simulated(
+            render(&Specimen::default(), &microscope, &mut rng).unwrap(),
+            "one frame".to_owned(),
+        )
+    }
+
+    #[test]
+    fn a_network_of_few_steps_becomes_a_model_and_its_folder_is_its_own() {
+        let output = tempfile::tempdir().unwrap();
+        let schedule = Schedule { steps: 2, batch: 1, crop_px: 80, ..Schedule::default() };
+        for stack in [Stack::NotCentred, Stack::Centred { windows: 2 }] {
+            let settings = DcnnTrainSettings {
+                name: format!("small-{}", matches!(stack, Stack::NotCentred)),
+                window_px: 32,
+                stack,
+                gaussian_noise: [0.001, 0.01],
+                batch_normalisation: false,
+                schedule: schedule.clone(),
+                ..DcnnTrainSettings::default()
+            };
+            let folder =
+                train_dcnn_on(settings.clone(), &frames(), DeviceChoice::Cpu, output.path()).unwrap();
+            let manifest = Manifest::read(&folder).unwrap();
+            assert_eq!(
+                (manifest.training.data.as_str(), manifest.outputs.len()),
+                ("one frame", DCNN_OUTPUTS.len())
+            );
+            let weights = std::fs::read(folder.join("weights.safetensors")).unwrap();
+            // Finished: it is taken from where it is.
+            train_dcnn_on(settings.clone(), &frames(), DeviceChoice::Cpu, output.path()).unwrap();
+            assert_eq!(std::fs::read(folder.join("weights.safetensors")).unwrap(), weights);
+            let other = DcnnTrainSettings { gamma: [0.5, 1.0], ..settings };
+            let error = train_dcnn_on(other, &frames(), DeviceChoice::Cpu, output.path()).unwrap_err();
+            assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");
+        }
+    }
+}
