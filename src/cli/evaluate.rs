@@ -7,15 +7,20 @@ use crate::evaluate::closed_loop::{self, LoopSettings};
 use crate::evaluate::columns;
 use crate::evaluate::mistilt::{self, Analyzers, MistiltStudySettings};
 use crate::evaluate::ood::{self, OodStudySettings};
+use crate::evaluate::real::{self, RealSettings};
 use crate::evaluate::regression::{self, RegressionSettings};
 use crate::evaluate::table::Table;
-use crate::pipeline::Analyzer;
-use anyhow::Context as _;
+use crate::frame::Frame;
+use crate::ingest::SourceSettings;
+use crate::pipeline::{Analyzer, now_ns};
+use crate::session::{OpenOptions, open};
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Frames a row with `--quick`.
 const QUICK_FRAMES: usize = 2;
@@ -32,6 +37,8 @@ enum Study {
     Loop,
     /// Offsets planted in frames of several domains, one and none: how many are found, how well, how many false alarms.
     Mistilt,
+    /// Images from a microscope: DCNN against classical measurement, and whether deliberate damage is flagged.
+    Real,
     /// How well simulated anomalies are told from what the network knows, score by score, and whether p-values keep their promise.
     Ood,
 }
@@ -39,13 +46,23 @@ enum Study {
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArgs {
     study: Study,
+    /// Images of `real`, each of which is represented by its first frame.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Pixel sizes of the images of `real`, in their order, or one for all; they override the files'. Without either they are taken
+    /// from the lattice and the config's material.
+    #[arg(long, value_name = "PM", value_delimiter = ',')]
+    pixel_size_pm: Vec<f64>,
+    /// Path of the images in the HDF5 files.
+    #[arg(long)]
+    dataset: Option<String>,
     /// Settings of the study (TOML); without, the defaults.
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// Folder for tables (CSV, Markdown) and figures (PNG).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Frames for each row of a table; overrides the settings.
+    /// Frames for each row of a table, damaged copies of `real`; overrides the settings.
     #[arg(long, value_name = "N")]
     frames: Option<usize>,
     /// A few frames and rows, to see that it works.
@@ -86,6 +103,9 @@ impl EvaluateArgs {
 
 pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let config = args.config()?;
+    if args.study != Study::Real && !args.files.is_empty() {
+        bail!("{}: only the study `real` reads files", args.files[0].display());
+    }
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
@@ -96,6 +116,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         Study::Loop => closed_loop(args, &config)?,
         Study::Mistilt => mistilt(args)?,
         Study::Ood => out_of_distribution(args, &Analyzer::new(&config)?)?,
+        Study::Real => real(args, &config)?,
     };
     if let Some(folder) = &args.out {
         for (name, table) in &tables {
@@ -213,6 +234,57 @@ fn out_of_distribution(args: &EvaluateArgs, analyzer: &Analyzer) -> anyhow::Resu
     let tables = ood::study(analyzer, &settings, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(tables)
+}
+
+fn real(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
+    let mut settings: RealSettings = args.settings()?;
+    if args.quick {
+        settings.copies = 1;
+    }
+    settings.copies = args.frames.unwrap_or(settings.copies);
+    settings.validate("")?;
+    let frames = images(args, config)?;
+    let mut analyzer = Analyzer::new(config)?;
+    let bar = progress(frames.len() * settings.processed(), args.json);
+    let mut examined = Vec::new();
+    for (index, frame) in frames.iter().enumerate() {
+        // A patch of the next image; an image on its own has none.
+        let next = frames.iter().cycle().nth(index + 1).filter(|_| frames.len() > 1);
+        let other = next.map(|frame| &frame.pixels);
+        let image = real::examine(&mut analyzer, frame, other, &settings, || bar.inc(1))
+            .with_context(|| frame.acquisition.clone())?;
+        if let Some(folder) = &args.out {
+            image.draw(folder)?;
+        }
+        examined.push(image);
+    }
+    bar.finish_and_clear();
+    Ok(vec![
+        ("real_agreement", real::agreement_table(&examined)),
+        ("real_damage", real::damage_table(&examined, &settings)),
+    ])
+}
+
+/// The first frame of each file.
+fn images(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Vec<Arc<Frame>>> {
+    let sizes = &args.pixel_size_pm;
+    if args.files.is_empty() {
+        bail!("the study `real` is about images: expected FILE…");
+    }
+    if sizes.len() > 1 && sizes.len() != args.files.len() {
+        bail!("--pixel-size-pm {sizes:?}: expected one, or one for each of {} files", args.files.len());
+    }
+    let source = config.sources.first().cloned().unwrap_or_default();
+    let options = OpenOptions { dataset: args.dataset.clone(), ..OpenOptions::default() };
+    let image = |(index, path): (usize, &PathBuf)| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let source = SourceSettings { acquisition: name.clone(), ..source.clone() };
+        let size = sizes.get(index).or(sizes.first()).copied();
+        let frame = open(path, &options)?.frame(0)?.into_frame(&source, size, now_ns());
+        let frame = frame.with_context(|| path.display().to_string())?;
+        Ok(Arc::new(Frame { acquisition: name, ..frame }))
+    };
+    args.files.iter().enumerate().map(image).collect()
 }
 
 fn figures(study: &regression::Study, folder: &Path) -> anyhow::Result<()> {

@@ -82,9 +82,10 @@ enum Command {
             ferrostem train dcnn --from-model dcnn-perovskite-100 --label-frames session.h5 --frames 0:2 --output adapted"
     )]
     Train(train::TrainArgs),
-    /// Measure how good the networks are, on simulated frames whose truth is known.
+    /// Measure how good the networks are, on simulated frames whose truth is known, or on images from a microscope.
     #[command(
-        after_help = "Examples:\n  ferrostem evaluate accuracy --out accuracy\n  ferrostem evaluate regression --quick --out figures"
+        after_help = "Examples:\n  ferrostem evaluate accuracy --out accuracy\n  ferrostem evaluate regression --quick --out figures\n  \
+            ferrostem evaluate real sto.npy bto.npy --pixel-size-pm 10.013,29.66 --out real"
     )]
     Evaluate(evaluate::EvaluateArgs),
     /// Take over a network that PyTorch or AtomAI trained, as a model folder.

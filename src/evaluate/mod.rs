@@ -1,10 +1,12 @@
-//! How good the networks are, as tables and figures: the papers' studies, on simulated frames whose truth is known.
+//! How good the networks are, as tables and figures: the papers' studies, on simulated frames whose truth is known, and on
+//! images from a microscope.
 //!
 //! - [`accuracy`]: errors of P and the cell by dose, beside the Cramér–Rao bound and the classical measurement.
 //! - [`columns`]: columns that the FCNN finds, and their positions beside the bound.
 //! - [`closed_loop`]: a controller that follows candidates against raster and random search.
 //! - [`regression`]: predicted against true, joint distributions, maps (Nelson et al., figures 2 to 4).
 //! - [`ood`]: how well what is unlike the training set is told from what is like it, and whether p-values keep their promise.
+//! - [`real`]: images from a microscope: DCNN against classical measurement, and whether damage done on purpose is flagged.
 //! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
 //! - [`mistilt`]: how well an offset of P common to all domains is found.
 //! - [`table`]: one table, written as CSV, JSON and Markdown.
@@ -16,6 +18,7 @@ pub mod closed_loop;
 pub mod columns;
 pub mod mistilt;
 pub mod ood;
+pub mod real;
 pub mod regression;
 pub mod table;
 pub mod windows;
