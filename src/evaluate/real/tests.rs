@@ -148,42 +148,53 @@ fn examined(name: &str, pixel_size_pm: f64) -> Option<(Examined, RealSettings)> 
     Some((image, settings))
 }
 
-/// What an image of a perovskite must keep to: it is not flagged wholesale, what is damaged is, and by a candidate, and what is not
-/// is flagged no more than before.
-fn assert_trusted(image: &Examined, settings: &RealSettings) {
+/// Least area under the ROC curve of each damage. A patch that is turned by 45° shows a lattice like any other.
+const LEAST_AUROC: [f64; 4] = [0.9, 0.8, 0.0, 0.6];
+
+/// What an image of a perovskite must keep to: it is not flagged wholesale, nor where it is not damaged; of the windows in each damage
+/// at least these parts (%) are flagged, and a candidate leads there.
+fn assert_trusted((image, settings): &(Examined, RealSettings), least_flagged: [f64; 4]) {
     let table = damage_table(std::slice::from_ref(image), settings);
     let shown = table.to_markdown();
     eprintln!("{shown}\n{}", agreement_table(std::slice::from_ref(image)).to_markdown());
-    let of = |name: &str| table.numbers(name);
     for (kind, damage) in Damage::ALL.into_iter().enumerate() {
-        assert!(of("flagged inside before (%)")[kind] < 20.0, "{damage:?}\n{shown}");
+        let of = |name: &str| table.numbers(name)[kind];
+        let context = format!("{damage:?}\n{shown}");
         assert!(
-            of("flagged outside (%)")[kind] < of("flagged outside before (%)")[kind] + 5.0,
-            "{damage:?}\n{shown}"
+            of("flagged inside before (%)") < 20.0 && of("flagged outside before (%)") < 15.0,
+            "{context}"
         );
-        assert!(of("flagged outside (%)")[kind] < 15.0, "{damage:?}\n{shown}");
+        assert!(of("flagged outside (%)") < of("flagged outside before (%)") + 5.0, "{context}");
+        assert!(of("AUROC") > LEAST_AUROC[kind], "{context}");
+        assert!(of("flagged inside (%)") >= least_flagged[kind], "{context}");
+        if least_flagged[kind] > 0.0 {
+            assert_eq!(of("copies with a candidate on it (%)"), 100.0, "{context}");
+        }
     }
 }
 
+/// Measured with the networks of November 2026, over two places: 100, 99, - and 47 % of the windows.
 #[test]
 fn damage_of_barium_titanate_is_flagged() {
-    let Some((image, settings)) = examined("bto_1.npy", 29.66) else { return };
-    assert_trusted(&image, &settings);
+    let Some(examined) = examined("bto_1.npy", 29.66) else { return };
+    assert_trusted(&examined, [60.0, 50.0, 0.0, 10.0]);
     let folder = tempfile::tempdir().unwrap();
-    let picture = image.draw(folder.path()).unwrap();
-    assert!(picture.ends_with("real_bto_1.npy.png") && std::fs::metadata(picture).unwrap().len() > 5000);
+    let picture = examined.0.draw(folder.path()).unwrap();
+    assert!(picture.ends_with("real_bto_1.png") && std::fs::metadata(picture).unwrap().len() > 5000);
 }
 
+/// Measured likewise: 100, 80, - and 33 % of one image; 24 % of blurred windows, and no others, of the other, the smaller.
 #[test]
 fn damage_of_strontium_titanate_is_flagged() {
-    for (name, pixel_pm) in [("sto_titan.npy", 10.013), ("pynsid_STO_test_image.hf5", 14.559)] {
-        let Some((image, settings)) = examined(name, pixel_pm) else { return };
-        assert_trusted(&image, &settings);
-        // Not polar: DCNN and classical measurement see the same tilt or nothing.
-        let table = agreement_table(&[image]);
+    let images =
+        [("sto_titan.npy", 10.013, [60.0, 40.0, 0.0, 5.0]), ("pynsid_STO_test_image.hf5", 14.559, [0.0; 4])];
+    for (name, pixel_pm, least_flagged) in images {
+        let Some(examined) = examined(name, pixel_pm) else { return };
+        assert_trusted(&examined, least_flagged);
+        // Not polar: whatever else they see, DCNN and classical measurement see the same.
+        let table = agreement_table(&[examined.0]);
         for axis in ["difference x (pm)", "difference y (pm)"] {
-            let difference = table.numbers(axis)[0];
-            assert!(difference.abs() < 6.0, "{}", table.to_markdown());
+            assert!(table.numbers(axis)[0].abs() < 6.0, "{}", table.to_markdown());
         }
     }
 }
