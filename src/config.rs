@@ -14,6 +14,7 @@ use crate::publish::LaneSettings;
 use crate::session::RecordSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// Environment variables that override settings begin with this; `__` separates the levels.
@@ -33,6 +34,22 @@ impl InvalidSetting {
     /// Names `key`, shows its `value`, and says what was `expected`.
     pub fn new(key: impl Into<String>, value: impl std::fmt::Display, expected: impl Into<String>) -> Self {
         Self { key: key.into(), value: value.to_string(), expected: expected.into() }
+    }
+
+    /// Goes through `(key, value, range, what is expected)`; `prefix` stands before the keys.
+    ///
+    /// # Errors
+    /// For the first value that is not in its range.
+    pub(crate) fn check_ranges<'a>(
+        prefix: &str,
+        checks: impl IntoIterator<Item = (&'a str, f64, RangeInclusive<f64>, &'a str)>,
+    ) -> Result<(), Self> {
+        for (key, value, range, expected) in checks {
+            if !range.contains(&value) {
+                return Err(Self::new(format!("{prefix}.{key}"), value, expected));
+            }
+        }
+        Ok(())
     }
 }
 

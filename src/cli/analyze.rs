@@ -4,7 +4,6 @@ use super::say;
 use crate::config::Config;
 use crate::figure;
 use crate::ingest::SourceSettings;
-use crate::ingest::validate::validate;
 use crate::pipeline::{Analyzer, now_ns};
 use crate::session::{OpenOptions, RecordSettings, Recorder, SessionHeader, open};
 use anyhow::Context as _;
@@ -91,16 +90,13 @@ pub(super) fn analyze(args: &AnalyzeArgs) -> anyhow::Result<()> {
     };
     let stem =
         args.file.file_stem().map_or_else(|| "frame".to_owned(), |stem| stem.to_string_lossy().into_owned());
-    let source = SourceSettings { acquisition: stem.clone(), max_side_px: 1 << 16, ..source };
+    let source = SourceSettings { acquisition: stem.clone(), ..source };
     let frames = reader.len();
     let bar = progress(frames, args.json);
     for index in 0..frames {
-        let recorded = reader.frame(index)?;
-        let mut message = recorded.message;
-        if let Some(pixel_size_pm) = args.pixel_size_pm {
-            message.pixel_size_pm = Some([pixel_size_pm; 2]);
-        }
-        let frame = validate(message, &source, &stem, recorded.t_ns.unwrap_or_else(now_ns))
+        let frame = reader
+            .frame(index)?
+            .into_frame(&source, args.pixel_size_pm, now_ns())
             .with_context(|| format!("{}, frame {index}", args.file.display()))?;
         let frame = Arc::new(frame);
         let mut result = analyzer

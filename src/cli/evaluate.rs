@@ -1,5 +1,7 @@
 //! `ferrostem evaluate`: how good the networks are.
 
+mod images;
+
 use super::say;
 use crate::config::Config;
 use crate::evaluate::accuracy::{self, AccuracySettings};
@@ -11,21 +13,19 @@ use crate::evaluate::filters::{self, FiltersSettings};
 use crate::evaluate::mistilt::{self, Analyzers, MistiltStudySettings};
 use crate::evaluate::noise::{self, NoiseStudySettings};
 use crate::evaluate::ood::{self, OodStudySettings};
+use crate::evaluate::real::{self, RealSettings};
 use crate::evaluate::regression::{self, RegressionSettings};
 use crate::evaluate::table::Table;
-use crate::frame::Frame;
-use crate::ingest::SourceSettings;
-use crate::ingest::validate::validate;
 use crate::networks::LayeredDcnn;
 use crate::pipeline::Analyzer;
-use crate::session::{OpenOptions, open};
-use crate::train::LabelSource;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
+use images::ImageArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Frames a row with `--quick`.
 const QUICK_FRAMES: usize = 2;
@@ -42,6 +42,8 @@ enum Study {
     Loop,
     /// Offsets planted in frames of several domains, one and none: how many are found, how well, how many false alarms.
     Mistilt,
+    /// Images from a microscope: DCNN against classical measurement, and whether deliberate damage is flagged.
+    Real,
     /// How well simulated anomalies are told from what the network knows, score by score, and whether p-values keep their promise.
     Ood,
     /// Networks of several windows, trained with and without noise, under noise (figures 7 and S1). It trains them into --out.
@@ -54,16 +56,24 @@ enum Study {
     Filters,
 }
 
+impl Study {
+    const fn reads_images(self) -> bool {
+        matches!(self, Self::Real | Self::Noise | Self::Composition | Self::Features)
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct EvaluateArgs {
     study: Study,
+    #[command(flatten)]
+    images: ImageArgs,
     /// Settings of the study (TOML); without, the defaults.
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// Folder for tables (CSV, Markdown) and figures (PNG).
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Frames for each row of a table; overrides the settings.
+    /// Frames for each row of a table, damaged copies of `real`; overrides the settings.
     #[arg(long, value_name = "N")]
     frames: Option<usize>,
     /// A few frames and rows, to see that it works.
@@ -79,58 +89,7 @@ pub(super) struct EvaluateArgs {
     #[arg(long, value_name = "DIR")]
     fcnn: Option<String>,
     #[command(flatten)]
-    images: ImageArgs,
-    #[command(flatten)]
     config: super::ConfigArgs,
-}
-
-/// Images to study in place of simulated ones.
-#[derive(Debug, Args)]
-struct ImageArgs {
-    /// Of noise and features the first, of composition each as one of the compositions: sessions and images, whose cells are measured
-    /// classically; label files; Sm-BFO images with their UCParameterization beside them.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    files: Vec<PathBuf>,
-    /// Path of the images in the HDF5 files.
-    #[arg(long, requires = "files")]
-    dataset: Option<String>,
-    /// Pixel size of the images; overrides the files'. Without either it is taken from the lattice and the config's material.
-    #[arg(long, value_name = "PM", requires = "files")]
-    pixel_size_pm: Option<f64>,
-}
-
-impl ImageArgs {
-    fn options(&self) -> OpenOptions {
-        OpenOptions { dataset: self.dataset.clone(), ..OpenOptions::default() }
-    }
-
-    fn sources(&self, config: &Config) -> anyhow::Result<Vec<LabelSource>> {
-        let source = |path: &PathBuf| -> anyhow::Result<LabelSource> {
-            Ok(LabelSource {
-                path: path.clone(),
-                frames: None,
-                options: self.options(),
-                pixel_size_pm: self.pixel_size_pm,
-                material: Some(config.material()?),
-            })
-        };
-        self.files.iter().map(source).collect()
-    }
-
-    /// The first frame of the first file.
-    fn frame(&self) -> anyhow::Result<Option<Frame>> {
-        let Some(path) = self.files.first() else { return Ok(None) };
-        let recorded = open(path, &self.options())?.frame(0)?;
-        let mut message = recorded.message;
-        if let Some(pixel_size_pm) = self.pixel_size_pm {
-            message.pixel_size_pm = Some([pixel_size_pm; 2]);
-        }
-        let source = SourceSettings { max_side_px: 1 << 16, ..SourceSettings::default() };
-        let name = path.display().to_string();
-        let frame =
-            validate(message, &source, &name, recorded.t_ns.unwrap_or(0)).with_context(|| name.clone())?;
-        Ok(Some(frame))
-    }
 }
 
 impl EvaluateArgs {
@@ -155,6 +114,9 @@ impl EvaluateArgs {
 
 pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     let config = args.config()?;
+    if !args.study.reads_images() {
+        args.images.refuse()?;
+    }
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
@@ -169,6 +131,7 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
         Study::Composition => composition(args, &config)?,
         Study::Features => features(args, &config)?,
         Study::Filters => filters(args, &config)?,
+        Study::Real => real(args, &config)?,
     };
     if let Some(folder) = &args.out {
         for (name, table) in &tables {
@@ -339,7 +302,7 @@ fn layered(config: &Config) -> anyhow::Result<LayeredDcnn> {
 fn features(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
     let settings: FeaturesSettings = args.settings()?;
     settings.validate("")?;
-    let (frame, material) = (args.images.frame()?, config.material()?);
+    let (frame, material) = (args.images.frames(config)?.into_iter().next(), config.material()?);
     let shown = frame.as_ref().map(|frame| (frame, &material));
     let study = features::study(&layered(config)?, &settings, shown)?;
     if let Some(folder) = &args.out {
@@ -361,6 +324,38 @@ fn filters(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
         study.draw(folder)?;
     }
     Ok(vec![("filters", study.table())])
+}
+
+fn real(args: &EvaluateArgs, config: &Config) -> anyhow::Result<Tables> {
+    let mut settings: RealSettings = args.settings()?;
+    if args.quick {
+        settings.copies = 1;
+    }
+    settings.copies = args.frames.unwrap_or(settings.copies);
+    settings.validate("")?;
+    let frames: Vec<_> = args.images.frames(config)?.into_iter().map(Arc::new).collect();
+    if frames.is_empty() {
+        bail!("the study `real` is about images: expected FILE…");
+    }
+    let mut analyzer = Analyzer::new(config)?;
+    let bar = progress(frames.len() * settings.processed(), args.json);
+    let mut examined = Vec::new();
+    for (index, frame) in frames.iter().enumerate() {
+        // A patch of the next image; an image on its own has none.
+        let next = frames.iter().cycle().nth(index + 1).filter(|_| frames.len() > 1);
+        let other = next.map(|frame| &frame.pixels);
+        let image = real::examine(&mut analyzer, frame, other, &settings, || bar.inc(1))
+            .with_context(|| frame.acquisition.clone())?;
+        if let Some(folder) = &args.out {
+            image.draw(folder)?;
+        }
+        examined.push(image);
+    }
+    bar.finish_and_clear();
+    Ok(vec![
+        ("real_agreement", real::agreement_table(&examined)),
+        ("real_damage", real::damage_table(&examined, &settings)),
+    ])
 }
 
 fn figures(study: &regression::Study, folder: &Path) -> anyhow::Result<()> {

@@ -4,7 +4,6 @@ use super::say;
 use crate::figure;
 use crate::frame::Sublattice;
 use crate::ingest::SourceSettings;
-use crate::ingest::validate::validate;
 use crate::label::{FrameLabels, LabelSettings, label_frame};
 use crate::material::Material;
 use crate::pipeline::now_ns;
@@ -85,8 +84,7 @@ pub(super) fn label(args: &LabelArgs) -> anyhow::Result<()> {
             Some(LabelWriter::create(path, &args.file.display().to_string(), &settings)?)
         }
     };
-    let source =
-        SourceSettings { acquisition: stem.clone(), max_side_px: 1 << 16, ..SourceSettings::default() };
+    let source = SourceSettings { acquisition: stem.clone(), ..SourceSettings::default() };
     let hints = CalibrationHints {
         lattice_a_pm: material.as_ref().map(|material| material.lattice_a_pm),
         ..CalibrationHints::default()
@@ -94,13 +92,8 @@ pub(super) fn label(args: &LabelArgs) -> anyhow::Result<()> {
     let one = frames.len() == 1;
     for index in frames {
         let place = || format!("{}, frame {index}", args.file.display());
-        let recorded = reader.frame(index)?;
-        let mut message = recorded.message;
-        if let Some(pixel_size_pm) = args.pixel_size_pm {
-            message.pixel_size_pm = Some([pixel_size_pm; 2]);
-        }
         let frame =
-            validate(message, &source, &stem, recorded.t_ns.unwrap_or_else(now_ns)).with_context(place)?;
+            reader.frame(index)?.into_frame(&source, args.pixel_size_pm, now_ns()).with_context(place)?;
         let valid = measured_pixels(&frame.pixels, &frame.valid_rows);
         let calibration =
             calibrate(frame.scan.pixel_size_pm, &hints, &frame.pixels, &valid).with_context(place)?;

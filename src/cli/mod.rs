@@ -82,10 +82,11 @@ enum Command {
             ferrostem train dcnn --from-model dcnn-perovskite-100 --label-frames session.h5 --frames 0:2 --output adapted"
     )]
     Train(train::TrainArgs),
-    /// Measure how good the networks are, on simulated frames whose truth is known.
+    /// Measure how good the networks are, on simulated frames whose truth is known, or on images from a microscope.
     #[command(
         after_help = "Examples:\n  ferrostem evaluate accuracy --out accuracy\n  ferrostem evaluate regression --quick --out figures\n  \
-            ferrostem evaluate composition --out study --files Sm_0_0_HAADF.h5 Sm_7_0_HAADF.h5"
+            ferrostem evaluate composition Sm_0_0_HAADF.h5 Sm_7_0_HAADF.h5 --out study\n  \
+            ferrostem evaluate real sto.npy bto.npy --pixel-size-pm 10.013,29.66 --out real"
     )]
     Evaluate(evaluate::EvaluateArgs),
     /// Take over a network that PyTorch or AtomAI trained, as a model folder.

@@ -10,6 +10,7 @@ mod neighbours;
 mod peaks;
 mod refine;
 
+pub(crate) use joint::blurred;
 pub use joint::{JointFit, fit_jointly};
 pub(crate) use neighbours::Neighbours;
 pub(crate) use peaks::steps;

@@ -298,12 +298,12 @@ impl Judged {
     }
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1));
     sum / count as f64
 }
 
-fn rms(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn rms(values: impl Iterator<Item = f64>) -> f64 {
     mean(values.map(|v| v * v)).sqrt()
 }
 

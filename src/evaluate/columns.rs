@@ -1,7 +1,7 @@
 //! How many atomic columns the FCNN finds, and how near to the truth they lie once refined, by dose.
 
 use super::EvaluateError;
-use super::accuracy::{AccuracySettings, faultless};
+use super::accuracy::{AccuracySettings, faultless, rms};
 use super::table::Table;
 use super::windows::{KnownFrame, at_dose, known_frame};
 use crate::columns::Neighbours;
@@ -75,10 +75,6 @@ impl Tally {
             _ => bound.b,
         }));
     }
-
-    fn rms(values: &[f64]) -> f64 {
-        (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt()
-    }
 }
 
 /// Columns found, spurious, and their refined positions beside the Cramér–Rao bound of a square lattice of such columns, dose by dose
@@ -121,7 +117,7 @@ pub fn by_dose(
         }
         for (class, tally) in &tallies {
             let part = |count: usize, of: usize| 100.0 * count as f64 / of as f64;
-            let (position, bound) = (Tally::rms(&tally.errors), Tally::rms(&tally.bounds));
+            let (position, bound) = (rms(tally.errors.iter().copied()), rms(tally.bounds.iter().copied()));
             table.push(vec![
                 counts.into(),
                 if *class == ColumnClass::A { "A" } else { "B" }.into(),
@@ -167,7 +163,7 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(ColumnClass::A, &known, &result);
         assert_eq!((tally.columns, tally.found, tally.reported, tally.spurious), (2, 1, 1, 0));
-        assert!((Tally::rms(&tally.errors) - 20.0 / 2f64.sqrt()).abs() < 1e-3, "{:?}", tally.errors);
+        assert!((rms(tally.errors.iter().copied()) - 20.0 / 2f64.sqrt()).abs() < 1e-3, "{:?}", tally.errors);
         let mut tally = Tally::default();
         tally.add(ColumnClass::B, &known, &result);
         assert_eq!((tally.columns, tally.found, tally.reported, tally.spurious), (1, 0, 2, 2));

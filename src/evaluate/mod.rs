@@ -1,4 +1,5 @@
-//! How good the networks are, as tables and figures: the papers' studies, on simulated frames whose truth is known.
+//! How good the networks are, as tables and figures: the papers' studies, on simulated frames whose truth is known, and on
+//! images from a microscope.
 //!
 //! - [`accuracy`]: errors of P and the cell by dose, beside the Cramér–Rao bound and the classical measurement.
 //! - [`columns`]: columns that the FCNN finds, and their positions beside the bound.
@@ -10,6 +11,7 @@
 //! - [`features`]: what the layers of a DCNN see in an image (figure 5).
 //! - [`filters`]: the images that single filters of a DCNN answer to most (figure 6).
 //! - [`stacks`]: networks that learn from one image and are judged on another, which the studies of noise and composition share.
+//! - [`real`]: images from a microscope: DCNN against classical measurement, and whether damage done on purpose is flagged.
 //! - [`windows`]: what was predicted and what was true, window by window, which the studies share.
 //! - [`mistilt`]: how well an offset of P common to all domains is found.
 //! - [`table`]: one table, written as CSV, JSON and Markdown.
@@ -26,6 +28,7 @@ pub mod filters;
 pub mod mistilt;
 pub mod noise;
 pub mod ood;
+pub mod real;
 pub mod regression;
 pub mod stacks;
 pub mod table;

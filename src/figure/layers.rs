@@ -6,6 +6,7 @@ use super::draw::{self, Area, Arrow};
 use super::panel::View;
 use super::text::{Anchor, Label, Typeface};
 use ferrostem_proto::{Candidate, ColumnTable, GridSpec, MistiltMaps, ResultMessage};
+use std::ops::Range;
 use tiny_skia::Pixmap;
 
 /// The opacity of arrows where the window is flagged as out of distribution.
@@ -126,6 +127,14 @@ pub fn flag_outline(picture: &mut Pixmap, view: &View, result: &ResultMessage) {
             }
         }
     }
+}
+
+/// Outlines rows and columns of the frame.
+pub fn area_outline(picture: &mut Pixmap, view: &View, [rows, cols]: &[Range<usize>; 2]) {
+    let [x, right] = [cols.start, cols.end].map(|col| col as f32 * view.scale_x);
+    let [y, bottom] = [rows.start, rows.end].map(|row| row as f32 * view.scale_y);
+    let area = Area { x, y, width: right - x, height: bottom - y };
+    draw::outline_area(picture, area, (colour::PAPER, 1.0), 2.6 * view.unit);
 }
 
 /// The offset, pm, whose arrow is as long as a tile.

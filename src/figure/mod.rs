@@ -8,6 +8,7 @@
 
 pub(crate) mod chart;
 pub(crate) mod colour;
+mod damage;
 mod draw;
 mod labels;
 mod layers;
@@ -19,10 +20,11 @@ mod sheet;
 mod simulated;
 mod text;
 
+pub use damage::{DamagedCopy, damage_figure};
 pub use labels::{labels_figure, write_labels};
 pub use pictures::{
-    candidates_figure, columns_figure, mask_figure, overview, polarization_figure, polarization_map,
-    write_all,
+    candidates_figure, columns_figure, file_name, mask_figure, overview, polarization_figure,
+    polarization_map, write_all,
 };
 pub use simulated::{
     comparison_figure, simulated_frame_figure, spectrum_figure, truth_figure, write_simulated,

@@ -15,7 +15,7 @@ const ONE_PANEL: [f32; 2] = [900.0, 1500.0];
 const TWO_PANELS: [f32; 2] = [600.0, 740.0];
 /// Text in a panel that is one of two abreast has to be larger for its size.
 const TWO_PANELS_UNIT: f32 = 1.45;
-const LEGEND_WIDTH: f32 = 205.0;
+pub(super) const LEGEND_WIDTH: f32 = 205.0;
 /// The list of candidates needs room for its reasons.
 const LIST_WIDTH: f32 = 300.0;
 const LISTED_CANDIDATES: usize = 12;
@@ -168,7 +168,7 @@ pub fn overview(frame: &Array2<f32>, result: &ResultMessage, settings: &FigureSe
     scene.sheet(panels, legend, (LEGEND_WIDTH, view.unit)).compose(&scene.face)
 }
 
-fn p_value_bar() -> Block {
+pub(super) fn p_value_bar() -> Block {
     let marks = [(0.0, "1"), (2.0, "10⁻²"), (colour::P_VALUE_DECADES, "≤ 10⁻⁴")];
     Block::Heat {
         title: "Window p-value".into(),
@@ -197,12 +197,16 @@ pub fn write_all(
         ("overview", overview),
     ];
     let settings = FigureSettings::default();
-    let safe: String =
-        stem.chars().map(|c| if c.is_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
+    let safe = file_name(stem);
     pictures
         .into_iter()
         .map(|(name, draw)| write_png(dir, &format!("{safe}_{name}"), &draw(frame, result, &settings)?))
         .collect()
+}
+
+/// `text` as a part of a file's name: characters other than letters, digits, `.`, `-` and `_` become `_`.
+pub fn file_name(text: &str) -> String {
+    text.chars().map(|c| if c.is_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect()
 }
 
 #[cfg(test)]

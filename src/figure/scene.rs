@@ -8,6 +8,7 @@ use super::text::Typeface;
 use super::{FigureError, FigureSettings};
 use ferrostem_proto::{CalibrationSource, CandidateKind, GridSpec, ResultMessage};
 use ndarray::Array2;
+use std::ops::Range;
 use tiny_skia::Pixmap;
 
 /// Brightness of the frame under coloured arrows.
@@ -111,6 +112,25 @@ impl<'a> Scene<'a> {
         let mut picture = self.frame_picture(view, 0.9)?;
         layers::candidates(&mut picture, &self.face, view, &self.result.candidates);
         Ok(self.panel("Candidates for the next look", picture, view))
+    }
+
+    /// P, flags and what is reported as out of distribution, with the outline of `area`, rows and columns, if any.
+    pub fn flags_panel(
+        &self,
+        view: &View,
+        caption: &str,
+        area: Option<&[Range<usize>; 2]>,
+    ) -> Result<Panel, FigureError> {
+        let mut picture = self.frame_picture(view, DIMMED)?;
+        self.arrows(view).draw(&mut picture, view, self.result);
+        layers::flag_outline(&mut picture, view, self.result);
+        if let Some(area) = area {
+            layers::area_outline(&mut picture, view, area);
+        }
+        let strange = self.result.candidates.iter().filter(|c| c.kind == CandidateKind::Ood);
+        let strange: Vec<_> = strange.cloned().collect();
+        layers::candidates(&mut picture, &self.face, view, &strange);
+        Ok(self.panel(caption, picture, view))
     }
 
     /// Numbers over the windows where P was measured.

@@ -42,12 +42,7 @@ impl VortexSettings {
             ("min_significance", self.min_significance, 0.0..=100.0, "0 to 100"),
             ("min_polarization_pm", self.min_polarization_pm, 0.0..=1e3, "0 to 1000"),
         ];
-        for (key, value, range, expected) in checks {
-            if !range.contains(&value) {
-                return Err(InvalidSetting::new(format!("{prefix}.{key}"), value, expected));
-            }
-        }
-        Ok(())
+        InvalidSetting::check_ranges(prefix, checks)
     }
 }
 

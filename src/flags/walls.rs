@@ -33,12 +33,7 @@ impl WallSettings {
             ("min_polarization_pm", self.min_polarization_pm, 0.0..=1e3, "0 to 1000"),
             ("min_turn_rad", self.min_turn_rad, 0.1..=std::f64::consts::PI, "0.1 to pi"),
         ];
-        for (key, value, range, expected) in checks {
-            if !range.contains(&value) {
-                return Err(InvalidSetting::new(format!("{prefix}.{key}"), value, expected));
-            }
-        }
-        Ok(())
+        InvalidSetting::check_ranges(prefix, checks)
     }
 }
 

@@ -232,7 +232,7 @@ mod tests {
             let filters = layered.filters();
             assert_eq!((filters.len(), filters[0], filters[8]), (layers, 32, 128));
             let found = layered.feature_maps(&image, layers).unwrap();
-            let expected = layered.network.context(upload(&image, &layered.device), false);
+            let expected = layered.network.context(upload(&image, &layered.device));
             let shape: [usize; 3] = found.dim().into();
             assert_eq!(expected.dims()[1..], shape);
             let expected: Vec<f32> = expected.into_data().try_into_vec().unwrap();

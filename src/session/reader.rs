@@ -3,6 +3,9 @@
 use super::error::SessionError;
 use super::read::{dm, hdf5 as formats, ndata, npy, tiff};
 use super::{h5, layout, own};
+use crate::frame::Frame;
+use crate::ingest::SourceSettings;
+use crate::ingest::validate::{InvalidFrame, validate};
 use ferrostem_proto::{FrameMessage, JsonMap, PixelArray};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -83,6 +86,24 @@ pub struct RecordedFrame {
     pub message: FrameMessage,
     /// When it was received (own sessions) or taken, Unix ns; `None` where the file does not say.
     pub t_ns: Option<u64>,
+}
+
+impl RecordedFrame {
+    /// The frame as it passes ingest, named as `source` says where the file does not, whatever its size. `pixel_size_pm` takes the
+    /// place of the file's; `now_ns` is the time of a frame without one.
+    ///
+    /// # Errors
+    /// See [`InvalidFrame`].
+    pub fn into_frame(
+        mut self,
+        source: &SourceSettings,
+        pixel_size_pm: Option<f64>,
+        now_ns: u64,
+    ) -> Result<Frame, InvalidFrame> {
+        self.message.pixel_size_pm = pixel_size_pm.map(|side| [side; 2]).or(self.message.pixel_size_pm);
+        let source = SourceSettings { max_side_px: 1 << 16, ..source.clone() };
+        validate(self.message, &source, &source.acquisition, self.t_ns.unwrap_or(now_ns))
+    }
 }
 
 /// A file of frames, read one at a time.

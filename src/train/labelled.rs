@@ -6,7 +6,6 @@ use super::crops::Turn;
 use super::samples::{KnownCell, Sample, bend};
 use crate::frame::{ClassicalCell, Frame};
 use crate::ingest::SourceSettings;
-use crate::ingest::validate::validate;
 use crate::label::{LabelSettings, LabelledCell, LabelledColumn, label_frame};
 use crate::material::Material;
 use crate::preprocess::{CalibrationHints, PixelMap, calibrate, measured_pixels, resample};
@@ -178,13 +177,8 @@ fn known(
 ) -> Result<Option<(Frame, Known)>, String> {
     let said = |error: &dyn std::fmt::Display| error.to_string();
     let recorded = reader.frame(index).map_err(|e| said(&e))?;
-    let mut message = recorded.message;
-    if let Some(pixel_size_pm) = source.pixel_size_pm {
-        message.pixel_size_pm = Some([pixel_size_pm; 2]);
-    }
-    let settings = SourceSettings { max_side_px: 1 << 16, ..SourceSettings::default() };
-    let name = source.path.display().to_string();
-    let frame = validate(message, &settings, &name, recorded.t_ns.unwrap_or(0)).map_err(|e| said(&e))?;
+    let frame =
+        recorded.into_frame(&SourceSettings::default(), source.pixel_size_pm, 0).map_err(|e| said(&e))?;
     if let Labels::File(file) = labels {
         let Some(labels) = file.frames.iter().find(|labels| labels.frame == index as u64) else {
             return Ok(None);

@@ -28,7 +28,7 @@ pub(super) enum Split {
 impl Split {
     /// Whether a network takes anything from these frames; on the others it is judged and calibrated.
     pub(super) const fn is_learned_from(self) -> bool {
-        matches!(self, Self::Training { .. } | Self::Folding { .. })
+        matches!(self, Self::Training { .. } | Self::Normalising { .. })
     }
 
     /// One stream of random numbers a split, one position in it a frame.

@@ -58,7 +58,6 @@ impl Default for StackSettings {
             within_cells: 0.5,
             training: DcnnTrainSettings {
                 schedule: Schedule { steps: 600, crop_px: 144, ..Schedule::default() },
-                batch_normalisation: false,
                 columns_weight: 0.0,
                 ..DcnnTrainSettings::default()
             },

@@ -69,11 +69,7 @@ impl MistiltSettings {
             ("variation_pm", self.variation_pm, 0.0..=1e3, "0 to 1000"),
             ("smooth_nm", self.smooth_nm, 0.1..=1e4, "0.1 to 10000"),
         ];
-        for (key, value, range, expected) in checks {
-            if !range.contains(&value) {
-                return Err(InvalidSetting::new(format!("{prefix}.{key}"), value, expected));
-            }
-        }
+        InvalidSetting::check_ranges(prefix, checks)?;
         let Some([top, bottom, left, right]) = self.reference else { return Ok(()) };
         let within = |from: f64, to: f64| 0.0 <= from && from < to && to <= 1.0;
         if within(top, bottom) && within(left, right) {

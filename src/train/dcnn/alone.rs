@@ -37,10 +37,9 @@ pub fn train_dcnn_on(
     let (network, started_from) = task.start(None, &device)?;
     let learner = Learner::new(network, FEATURE_CHANNELS, &device);
     let learner = runner::run(&task, learner, &task.settings.schedule, &device, &work)?;
-    let network = task.finished(learner.dcnn, &device)?;
     let folder = output.join(&task.settings.name);
     let data = frames.description().to_owned();
-    task.export(&folder, &network, Record { started_from, data, metrics: Metrics::new() })?;
+    task.export(&folder, &learner.dcnn, Record { started_from, data, metrics: Metrics::new() })?;
     Ok(folder)
 }
 
@@ -89,7 +88,6 @@ mod tests {
                 window_px: 32,
                 stack,
                 gaussian_noise: [0.001, 0.01],
-                batch_normalisation: false,
                 schedule: schedule.clone(),
                 ..DcnnTrainSettings::default()
             };
