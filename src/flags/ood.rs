@@ -53,12 +53,11 @@ pub struct OodEvidence {
     pub p_value: Array2<f32>,
     /// 1 = p-value below [`OodSettings::alpha`], or an output outside its trained range.
     pub flag: Array2<u8>,
-    /// The stranger one of the two feature distances, relative to what one in-distribution window in a thousand exceeds.
+    /// How much rarer a window is than what one in-distribution window in a thousand exceeds, a factor.
     pub excess: Array2<f32>,
     /// Index into the DCNN's outputs of the first one outside its trained range.
     pub out_of_range: Array2<Option<u8>>,
-    /// p-values that `p_value` comes from, and that of the predicted sigma, which it does not: in the order of
-    /// [`Score`](crate::networks::Score).
+    /// p-values of what `p_value` comes from, and that one, in the order of [`Score`](crate::networks::Score).
     pub parts: [Array2<f32>; Score::COUNT],
     /// How far the DCNN's P lies from that measured on the columns, in standard deviations of that difference over the frame;
     /// NaN where no cell was measured.
@@ -77,6 +76,8 @@ pub enum Reason {
     OutOfRange(u8),
     /// The DCNN itself says that P is uncertain, more than noise explains.
     Sigma,
+    /// The DCNN says that P is more uncertain than around.
+    SigmaAround,
     /// The columns say otherwise.
     Classical,
 }
@@ -91,6 +92,7 @@ impl std::fmt::Display for Reason {
                 write!(f, "{name} outside the trained range")
             }
             Self::Sigma => f.write_str("P uncertain"),
+            Self::SigmaAround => f.write_str("P more uncertain than around"),
             Self::Classical => f.write_str("P is not what the columns say"),
         }
     }
@@ -102,18 +104,17 @@ impl OodEvidence {
     pub fn reasons(&self, at: [usize; 2]) -> Vec<Reason> {
         let alpha = self.settings.alpha as f32;
         let part = |score: Score| self.parts.get(score as usize).and_then(|map| map.get(at)).copied();
-        let below = |score: Score, limit: f32| part(score).filter(|p| *p < limit);
-        // Each of two distances has half of the promise.
-        let features = [
-            (below(Score::Training, 0.5 * alpha), Reason::UnlikeTraining),
-            (below(Score::Surroundings, 0.5 * alpha), Reason::UnlikeSurroundings),
-        ];
-        let mut found: Vec<(f32, Reason)> =
-            features.into_iter().filter_map(|(p, reason)| Some((p?, reason))).collect();
-        found.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut reasons: Vec<Reason> = found.into_iter().map(|(_, reason)| reason).collect();
+        let named = [Reason::UnlikeTraining, Reason::UnlikeSurroundings, Reason::Sigma, Reason::SigmaAround];
+        let parts = Score::PARTS.into_iter().zip(named);
+        let mut parts: Vec<(f32, Reason)> = parts
+            .filter_map(|(score, reason)| Some((part(score).filter(|p| p.is_finite())?, reason)))
+            .collect();
+        parts.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Together they may say what none says alone: then the strongest is named.
+        let together = part(Score::Together).is_some_and(|p| p < alpha);
+        let said = parts.iter().filter(|(p, _)| *p < alpha).count().max(usize::from(together));
+        let mut reasons: Vec<Reason> = parts.into_iter().take(said).map(|(_, reason)| reason).collect();
         reasons.extend(self.out_of_range.get(at).copied().flatten().map(Reason::OutOfRange));
-        reasons.extend(below(Score::Sigma, alpha).map(|_| Reason::Sigma));
         let disagrees = self.from_classical.get(at).is_some_and(|sigmas| *sigmas > DISAGREEING_SIGMAS);
         reasons.extend(disagrees.then_some(Reason::Classical));
         reasons
@@ -141,8 +142,8 @@ pub(super) fn evaluate(
     if let Some(statistics) = reference.features.as_ref().filter(|_| !maps.features.is_empty()) {
         let step_pm = step_pm(evidence);
         let unusual = statistics.judge(&maps.features, &maps.p_sigma, step_pm);
-        found.p_value = unusual.p_value();
-        found.excess = unusual.excess();
+        found.p_value.assign(unusual.p_value());
+        found.excess = unusual.excess;
         found.parts = unusual.p_values;
     }
     for (index, (spec, map)) in reference.outputs.iter().zip(regressed(maps)).enumerate() {
@@ -234,7 +235,7 @@ mod tests {
         };
         let score = |n: u32| (n * 7919 % 20_000) as f32 * 1e-3;
         let windows: Vec<HeldOut> =
-            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 3], strata: [0; 3] }).collect();
+            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 4], strata: [0; 3] }).collect();
         Reference {
             material: Material::built_in("bifeo3").unwrap(),
             features: Some(FeatureStatistics {

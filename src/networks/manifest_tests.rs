@@ -124,8 +124,11 @@ fn weights_of_another_shape_are_refused_although_their_checksum_is_right() {
     assert!(error.contains("weights.safetensors"), "{error}");
     // Statistics of two features for a network of 128.
     let error = refusal(|folder| {
-        let windows =
-            [1.0, 2.0].map(|score| HeldOut { noise: 0.0, scores: [score; Score::COUNT], strata: [0; 3] });
+        let windows = [1.0, 2.0].map(|score| HeldOut {
+            noise: 0.0,
+            scores: [score; Score::PARTS.len()],
+            strata: [0; 3],
+        });
         let calibration = Calibration::fit(&windows).unwrap();
         let statistics = FeatureStatistics { calibration, ..FeatureStatistics::raw(2) };
         let bytes = statistics.to_bytes().unwrap();

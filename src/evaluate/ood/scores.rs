@@ -13,8 +13,17 @@ use rand_chacha::ChaCha8Rng;
 use std::num::NonZeroUsize;
 
 /// Their names, in the order of [`Scores::of`].
-pub const SCORES: [&str; 8] =
-    ["shipped", "Mahalanobis", "surroundings", "neighbours", "PCA residual", "sigma", "heads", "1 - softmax"];
+pub const SCORES: [&str; 9] = [
+    "shipped",
+    "Mahalanobis",
+    "surroundings",
+    "neighbours",
+    "PCA residual",
+    "sigma",
+    "sigma around",
+    "heads",
+    "1 - softmax",
+];
 
 /// Principal components that neighbours are looked for in, and that reconstruct a window.
 const PRINCIPAL: usize = 16;
@@ -123,17 +132,23 @@ impl<'a> Scores<'a> {
             )
             .unwrap_or_default()
         };
-        let scores =
-            crate::networks::WindowScores::of(&maps.features, &self.statistics.within, observed.step_pm);
+        let crate::networks::WindowScores { parts: [training, surroundings, sigma, around], .. } =
+            crate::networks::WindowScores::of(
+                &maps.features,
+                &maps.p_sigma,
+                &self.statistics.within,
+                observed.step_pm,
+            );
         vec![
-            unusual.strangeness(),
-            scores.training,
-            scores.surroundings,
+            unusual.strangeness,
+            training,
+            surroundings,
             by_window(&|window| self.to_neighbour(window)),
             by_window(&|window| {
                 (&self.standardised * window).norm_squared() - (&self.principal * window).norm_squared()
             }),
-            maps.p_sigma.clone(),
+            sigma,
+            around,
             by_window(&|window| self.disagreement(window)),
             doubt(observed),
         ]

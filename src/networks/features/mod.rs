@@ -1,7 +1,7 @@
 //! What the DCNN's features look like on data like its training set: the reference of the out-of-distribution test.
 //!
-//! - [`FeatureStatistics`]: what lies in `features.safetensors`; - [`fit`]: how it is made; - [`WindowScores`]: two distances for
-//!   each window, from the training set and from its surroundings; - [`Calibration`]: what they are worth as p-values.
+//! - [`FeatureStatistics`]: what lies in `features.safetensors`; - [`fit`]: how it is made; - [`WindowScores`]: how far each
+//!   window is from the training set and from its surroundings; - [`Calibration`]: what they are worth as p-values.
 
 mod calibration;
 mod fit;
@@ -11,7 +11,7 @@ pub use calibration::{Calibration, HeldOut, Score};
 pub use fit::FeatureAccumulator;
 pub use scores::WindowScores;
 
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Zip};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Zip};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -50,32 +50,17 @@ pub enum FeatureError {
 /// How unusual each window is, `[window row, window col]`; NaN where it was not evaluated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unusual {
-    /// p-values in the order of [`Score`].
+    /// p-values in the order of [`Score`]; that of [`Score::Together`] is the one to go by.
     pub p_values: [Array2<f32>; Score::COUNT],
-    /// Scores relative to what one window in a thousand exceeds, in the same order.
-    pub excess: [Array2<f32>; Score::COUNT],
+    /// What ranks windows, see [`Calibration::together`].
+    pub strangeness: Array2<f32>,
+    /// 10 to the number of decades by which the strangeness lies above what one window in a thousand exceeds.
+    pub excess: Array2<f32>,
 }
 
 impl Unusual {
-    /// The p-value of the two feature distances together: twice the smaller one (Bonferroni), which keeps their promise. Where
-    /// there are too few windows around to compare with, the training set decides, at the same price.
-    pub fn p_value(&self) -> Array2<f32> {
-        let [training, surroundings, _] = &self.p_values;
-        // The minimum passes over a NaN, the clamp keeps that of a window without either.
-        Zip::from(training).and(surroundings).map_collect(|a, b| (2.0 * a.min(*b)).clamp(0.0, 1.0))
-    }
-
-    /// What ranks windows: decades of surprise, and beyond what p-values tell apart, decades of excess.
-    pub fn strangeness(&self) -> Array2<f32> {
-        Zip::from(&self.p_value())
-            .and(&self.excess())
-            .map_collect(|p_value, excess| excess.max(1.0).log10() - p_value.log10())
-    }
-
-    /// The larger excess of the two.
-    pub fn excess(&self) -> Array2<f32> {
-        let [training, surroundings, _] = &self.excess;
-        Zip::from(training).and(surroundings).map_collect(|a, b| a.max(*b))
+    pub const fn p_value(&self) -> &Array2<f32> {
+        &self.p_values[Score::Together as usize]
     }
 }
 
@@ -83,7 +68,7 @@ impl FeatureStatistics {
     /// Statistics that leave features as they are and know nothing of them.
     pub(crate) fn raw(channels: usize) -> Self {
         let whitening = Array2::<f32>::eye(channels).into_raw_vec_and_offset().0;
-        let calibration = Calibration { edges: Vec::new(), thresholds: Vec::new() };
+        let calibration = Calibration { edges: Vec::new(), usual: Vec::new(), thresholds: Vec::new() };
         Self { mean: vec![0.0; channels], whitening, within: vec![1.0; channels], calibration }
     }
 
@@ -119,26 +104,29 @@ impl FeatureStatistics {
     /// - `sigma`: predicted standard deviation of P, pm, `[window row, window col]`
     /// - `step_pm`: from one window to the next, `[row, col]`
     pub fn judge(&self, features: &Array3<f32>, sigma: &Array2<f32>, step_pm: [f64; 2]) -> Unusual {
-        let scores = WindowScores::of(features, &self.within, step_pm);
-        let mut sigma = sigma.clone();
-        Zip::from(&mut sigma).and(features.lanes(Axis(2))).for_each(|sigma, window| {
-            if window.iter().any(|value| !value.is_finite()) {
-                *sigma = f32::NAN;
-            }
+        let WindowScores { parts, noise } = WindowScores::of(features, sigma, &self.within, step_pm);
+        let mut strangeness = noise.clone();
+        strangeness.indexed_iter_mut().for_each(|(at, value)| {
+            *value = self.calibration.together(parts.each_ref().map(|part| part[at]), *value);
         });
-        let all = [
-            (Score::Training, &scores.training),
-            (Score::Surroundings, &scores.surroundings),
-            (Score::Sigma, &sigma),
-        ];
-        let judged = |of: &dyn Fn(Score, f32, f32) -> f32| {
-            all.map(|(score, map)| {
-                Zip::from(map).and(&scores.noise).map_collect(|&value, &noise| of(score, value, noise))
-            })
+        let p_values = |score: Score, map: &Array2<f32>| {
+            Zip::from(map)
+                .and(&noise)
+                .map_collect(|&value, &noise| self.calibration.p_value(score, value, noise))
         };
+        let [training, surroundings, sigma, around] = &parts;
         Unusual {
-            p_values: judged(&|score, value, noise| self.calibration.p_value(score, value, noise)),
-            excess: judged(&|score, value, noise| self.calibration.excess(score, value, noise)),
+            p_values: [
+                p_values(Score::Training, training),
+                p_values(Score::Surroundings, surroundings),
+                p_values(Score::Sigma, sigma),
+                p_values(Score::SigmaAround, around),
+                p_values(Score::Together, &strangeness),
+            ],
+            excess: Zip::from(&strangeness)
+                .and(&noise)
+                .map_collect(|&value, &noise| 10f32.powf(self.calibration.beyond(value, noise))),
+            strangeness,
         }
     }
 
@@ -150,12 +138,10 @@ impl FeatureStatistics {
         step_pm: [f64; 2],
         strata: [u8; 3],
     ) -> Vec<HeldOut> {
-        let WindowScores { training, surroundings, noise } =
-            WindowScores::of(features, &self.within, step_pm);
-        let scores = training.iter().zip(&surroundings).zip(sigma);
-        let windows = scores.zip(&noise).map(|(((&training, &surroundings), &sigma), &noise)| HeldOut {
+        let WindowScores { parts, noise } = WindowScores::of(features, sigma, &self.within, step_pm);
+        let windows = noise.indexed_iter().map(|(at, &noise)| HeldOut {
             noise,
-            scores: [training, surroundings, sigma],
+            scores: parts.each_ref().map(|part| part[at]),
             strata,
         });
         windows.collect()
@@ -167,15 +153,16 @@ impl FeatureStatistics {
     /// When the arrays' lengths do not fit together.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FeatureError> {
         let channels = self.mean.len();
-        let Calibration { edges, thresholds } = &self.calibration;
-        let shape = vec![Score::COUNT, self.calibration.bins(), calibration::LEVELS];
+        let Calibration { edges, usual, thresholds } = &self.calibration;
+        let shape = |scores: usize| vec![scores, self.calibration.bins(), calibration::LEVELS];
         let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let arrays = [
             ("mean", vec![channels], bytes(&self.mean)),
             ("whitening", vec![channels, channels], bytes(&self.whitening)),
             ("within", vec![channels], bytes(&self.within)),
             ("noise_edges", vec![edges.len()], bytes(edges)),
-            ("thresholds", shape, bytes(thresholds)),
+            ("usual", shape(Score::PARTS.len()), bytes(usual)),
+            ("thresholds", shape(Score::COUNT), bytes(thresholds)),
         ];
         let views = arrays
             .iter()
@@ -203,7 +190,8 @@ impl FeatureStatistics {
         };
         let (mean, whitening) = (read("mean")?, read("whitening")?);
         let within = read("within").map_err(|_| FeatureError::Earlier("within"))?;
-        let calibration = Calibration::checked(read("noise_edges")?, read("thresholds")?)?;
+        let usual = read("usual").map_err(|_| FeatureError::Earlier("usual"))?;
+        let calibration = Calibration::checked(read("noise_edges")?, usual, read("thresholds")?)?;
         let fits = |name: &'static str, expected: usize, found: usize| {
             if found == expected { Ok(()) } else { Err(FeatureError::Length { name, expected, found }) }
         };
@@ -222,7 +210,7 @@ mod tests {
     fn plain() -> FeatureStatistics {
         let score = |n: u32| (n * 7919 % 20_000) as f32 * 2.5e-4;
         let windows: Vec<HeldOut> =
-            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 3], strata: [0; 3] }).collect();
+            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 4], strata: [0; 3] }).collect();
         let calibration = Calibration::fit(&windows).unwrap();
         FeatureStatistics { calibration, ..FeatureStatistics::raw(2) }
     }
@@ -276,9 +264,11 @@ mod tests {
         features[[1, 4, 1]] = 9.0;
         features.slice_mut(s![5, 0, ..]).fill(f32::NAN);
         let unusual = plain().judge(&features, &Array2::from_elem((6, 6), 0.2), [120.0; 2]);
-        let [training, surroundings, sigma] = &unusual.p_values;
-        assert!(training[[1, 4]] < 1e-3 && surroundings[[1, 4]] < 1e-3 && sigma[[1, 4]] > 0.5);
-        assert!(training[[0, 0]] > 0.5 && unusual.excess[0][[1, 4]] > 10.0);
+        let [training, surroundings, sigma, around, together] = &unusual.p_values;
+        assert!(training[[1, 4]] < 1e-3 && surroundings[[1, 4]] < 1e-3 && together[[1, 4]] < 1e-3);
+        assert!(sigma[[1, 4]] > 0.5 && around[[1, 4]] > 0.5);
+        assert!(training[[0, 0]] > 0.5 && together[[0, 0]] > 0.1);
+        assert!(unusual.excess[[1, 4]] > 10.0 && unusual.excess[[0, 0]] < 0.1);
         assert!(unusual.p_values.iter().all(|map| map[[5, 0]].is_nan()));
     }
 }

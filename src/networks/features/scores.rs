@@ -1,5 +1,6 @@
 //! How strange each window of a frame is, from its features as components.
 
+use super::Score;
 use ndarray::{Array2, Array3, Axis, s};
 use std::ops::Range;
 
@@ -13,34 +14,43 @@ const LEAST_WITHIN: f32 = 1e-3;
 /// Scores of every window, `[window row, window col]`; NaN where a window was not measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WindowScores {
-    /// Squared distance from the training set's mean, in standard deviations of the training set.
-    pub training: Array2<f32>,
-    /// Squared distance from the median window of the tile, in standard deviations within frames, over the tile's median: how
-    /// much more a window differs from its surroundings than windows there do. NaN in a tile of too few windows.
-    pub surroundings: Array2<f32>,
-    /// The logarithm of that median: how much windows there differ from each other, which they do mostly by noise.
+    /// In the order of [`Score::PARTS`]:
+    /// - squared distance from the training set's mean, in standard deviations of the training set;
+    /// - squared distance from the median window of the tile, in standard deviations within frames, over the tile's median: how
+    ///   much more a window differs from its surroundings than windows there do; NaN in a tile of too few windows;
+    /// - the predicted sigma of P, pm;
+    /// - sigma over the tile's median; NaN in a tile of too few windows.
+    pub parts: [Array2<f32>; Score::PARTS.len()],
+    /// The logarithm of that median distance: how much windows there differ from each other, which they do mostly by noise.
     pub noise: Array2<f32>,
 }
 
 impl WindowScores {
     /// # Shapes
     /// - `features`: `[window row, window col, component]`
+    /// - `sigma`: pm, `[window row, window col]`
     /// - `within`: variance of each component within a frame, whose variance is 1 over all
     /// - `step_pm`: from one window to the next, `[row, col]`
-    pub fn of(features: &Array3<f32>, within: &[f32], step_pm: [f64; 2]) -> Self {
+    pub fn of(features: &Array3<f32>, sigma: &Array2<f32>, within: &[f32], step_pm: [f64; 2]) -> Self {
         let (rows, cols, _) = features.dim();
-        let empty = Array2::from_elem((rows, cols), f32::NAN);
-        let mut scores = Self { training: empty.clone(), surroundings: empty.clone(), noise: empty };
+        let empty = || Array2::from_elem((rows, cols), f32::NAN);
+        let mut scores = Self { parts: std::array::from_fn(|_| empty()), noise: empty() };
         let weights: Vec<f32> = within.iter().map(|variance| (variance + LEAST_WITHIN).recip()).collect();
         for down in tiles(rows, step_pm[0]) {
             for across in tiles(cols, step_pm[1]) {
-                scores.tile(features, &weights, down.clone(), across);
+                scores.tile((features, sigma), &weights, down.clone(), across);
             }
         }
         scores
     }
 
-    fn tile(&mut self, features: &Array3<f32>, weights: &[f32], down: Range<usize>, across: Range<usize>) {
+    fn tile(
+        &mut self,
+        (features, sigma): (&Array3<f32>, &Array2<f32>),
+        weights: &[f32],
+        down: Range<usize>,
+        across: Range<usize>,
+    ) {
         let part = features.slice(s![down.clone(), across.clone(), ..]);
         let measured = |window: &ndarray::ArrayView1<'_, f32>| window.iter().all(|value| value.is_finite());
         let windows: Vec<_> = part.lanes(Axis(2)).into_iter().filter(measured).collect();
@@ -57,17 +67,19 @@ impl WindowScores {
         };
         let middle = median(windows.iter().map(distance).collect()).max(f32::MIN_POSITIVE);
         let enough = windows.len() >= LEAST_WINDOWS;
-        for (i, row) in down.enumerate() {
-            for (j, col) in across.clone().enumerate() {
-                let window = part.slice(s![i, j, ..]);
-                if !measured(&window) {
-                    continue;
-                }
-                self.training[[row, col]] = window.iter().map(|value| value * value).sum();
-                self.noise[[row, col]] = middle.ln();
-                if enough {
-                    self.surroundings[[row, col]] = distance(&window) / middle;
-                }
+        let places = || down.clone().flat_map(|row| across.clone().map(move |col| [row, col]));
+        let sigmas = places().filter_map(|at| sigma.get(at).copied()).filter(|sigma| sigma.is_finite());
+        let usual_sigma = median(sigmas.collect()).max(f32::MIN_POSITIVE);
+        let [from_training, from_surroundings, own_sigma, from_sigma] = &mut self.parts;
+        for at @ [row, col] in places() {
+            let window = features.slice(s![row, col, ..]);
+            let (Some(&sigma), true) = (sigma.get(at), measured(&window)) else { continue };
+            from_training[at] = window.iter().map(|value| value * value).sum();
+            own_sigma[at] = sigma;
+            self.noise[at] = middle.ln();
+            if enough {
+                from_surroundings[at] = distance(&window) / middle;
+                from_sigma[at] = sigma / usual_sigma;
             }
         }
     }
@@ -112,19 +124,24 @@ mod tests {
         });
         features[[2, 2, 1]] = 5.5;
         features.slice_mut(s![4, 4, ..]).fill(f32::NAN);
-        let scores = WindowScores::of(&features, &[1.0, 0.0], [120.0; 2]);
+        let mut sigma = Array2::from_elem((6, 6), 2.0);
+        sigma[[1, 3]] = 7.0;
+        let scores = WindowScores::of(&features, &sigma, &[1.0, 0.0], [120.0; 2]);
+        let [training, surroundings, own, around] = &scores.parts;
         // The median window is (0, 5); distances are 0 or 1 / 1.001, and two thirds are not 0.
         let unit = 1.0 / 1.001;
         assert!((scores.noise[[0, 0]] - f32::ln(unit)).abs() < 1e-5);
         let strange = (features[[2, 2, 0]].powi(2) * unit + 0.25 / 1e-3) / unit;
-        assert!((scores.surroundings[[2, 2]] - strange).abs() < 1e-2);
-        assert!((scores.surroundings[[0, 0]] - 1.0).abs() < 1e-5);
-        assert!((scores.training[[0, 1]] - 25.0).abs() < 1e-5);
-        for map in [&scores.training, &scores.surroundings, &scores.noise] {
+        assert!((surroundings[[2, 2]] - strange).abs() < 1e-2);
+        assert!((surroundings[[0, 0]] - 1.0).abs() < 1e-5);
+        assert!((training[[0, 1]] - 25.0).abs() < 1e-5);
+        assert_eq!((own[[1, 3]], around[[1, 3]], around[[0, 0]]), (7.0, 3.5, 1.0));
+        for map in scores.parts.iter().chain([&scores.noise]) {
             assert!(map[[4, 4]].is_nan());
         }
         let few = features.slice(s![..4, ..6, ..]).to_owned();
-        let scores = WindowScores::of(&few, &[1.0, 0.0], [120.0; 2]);
-        assert!(scores.surroundings.iter().all(|value| value.is_nan()) && scores.training[[0, 0]] > 0.0);
+        let scores = WindowScores::of(&few, &sigma, &[1.0, 0.0], [120.0; 2]);
+        let [training, surroundings, _, around] = &scores.parts;
+        assert!(surroundings.iter().chain(around).all(|value| value.is_nan()) && training[[0, 0]] > 0.0);
     }
 }
