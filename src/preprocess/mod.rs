@@ -116,6 +116,20 @@ pub enum PreprocessError {
     Resample(String),
 }
 
+/// Which pixels of `frame` were measured, and their size: the frame's own, else from the lattice, whose edge is `lattice_a_pm`.
+///
+/// # Errors
+/// See [`calibrate`].
+pub fn calibrate_frame(
+    frame: &Frame,
+    lattice_a_pm: Option<f64>,
+) -> Result<(Array2<bool>, Calibration), CalibrationError> {
+    let valid = measured_pixels(&frame.pixels, &frame.valid_rows);
+    let hints = CalibrationHints { lattice_a_pm, ..CalibrationHints::default() };
+    let calibration = calibrate(frame.scan.pixel_size_pm, &hints, &frame.pixels, &valid)?;
+    Ok((valid, calibration))
+}
+
 /// Prepares `frame` for each of `inputs`, in their order.
 ///
 /// Masking and calibration happen once, resampling once a pixel size, normalisation once a distinct input.
