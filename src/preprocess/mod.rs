@@ -10,7 +10,7 @@ mod resample;
 mod windows;
 
 pub use calibrate::{CalibrationError, CalibrationHints, LatticeEstimate, calibrate, estimate_lattice};
-pub(crate) use calibrate::{fourier_transform, power_spectrum};
+pub(crate) use calibrate::{fourier_transform, median, power_spectrum};
 pub use mask::measured_pixels;
 pub use normalise::Normalisation;
 pub use resample::{PixelMap, Resampled, resample};
