@@ -1,15 +1,15 @@
 //! `ferrostem label`: the classical measurement of the frames of a file.
 
-use super::say;
+use super::{frame_range, say};
 use crate::figure;
 use crate::frame::Sublattice;
 use crate::ingest::SourceSettings;
 use crate::label::{FrameLabels, LabelSettings, label_frame};
 use crate::material::Material;
 use crate::pipeline::now_ns;
-use crate::preprocess::{CalibrationHints, calibrate, measured_pixels};
+use crate::preprocess::calibrate_frame;
 use crate::session::{LabelWriter, OpenOptions, open};
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -53,18 +53,6 @@ pub(super) struct LabelArgs {
     all: bool,
 }
 
-fn range(text: Option<&str>, len: usize) -> anyhow::Result<std::ops::Range<usize>> {
-    let Some(text) = text else { return Ok(0..len) };
-    let parsed = text.split_once(':').and_then(|(first, end)| {
-        let end = if end.is_empty() { len } else { end.parse().ok()? };
-        Some(if first.is_empty() { 0 } else { first.parse().ok()? }..end)
-    });
-    match parsed {
-        Some(range) if range.start < range.end && range.end <= len => Ok(range),
-        _ => bail!("--frames {text}: expected FIRST:END within the file's 0:{len}"),
-    }
-}
-
 pub(super) fn label(args: &LabelArgs) -> anyhow::Result<()> {
     let material = args.material.as_deref().map(Material::resolve).transpose()?;
     let options = OpenOptions { dataset: args.dataset.clone(), ..OpenOptions::default() };
@@ -76,7 +64,10 @@ pub(super) fn label(args: &LabelArgs) -> anyhow::Result<()> {
     let settings = LabelSettings { centre, ..LabelSettings::default() };
     let stem =
         args.file.file_stem().map_or_else(|| "frame".to_owned(), |stem| stem.to_string_lossy().into_owned());
-    let frames = range(args.frames.as_deref(), reader.len())?;
+    let frames = match &args.frames {
+        Some(text) => frame_range(text, Some(reader.len()))?,
+        None => 0..reader.len(),
+    };
     let mut writer = match &args.out {
         None => None,
         Some(path) => {
@@ -85,18 +76,13 @@ pub(super) fn label(args: &LabelArgs) -> anyhow::Result<()> {
         }
     };
     let source = SourceSettings { acquisition: stem.clone(), ..SourceSettings::default() };
-    let hints = CalibrationHints {
-        lattice_a_pm: material.as_ref().map(|material| material.lattice_a_pm),
-        ..CalibrationHints::default()
-    };
     let one = frames.len() == 1;
     for index in frames {
         let place = || format!("{}, frame {index}", args.file.display());
         let frame =
             reader.frame(index)?.into_frame(&source, args.pixel_size_pm, now_ns()).with_context(place)?;
-        let valid = measured_pixels(&frame.pixels, &frame.valid_rows);
-        let calibration =
-            calibrate(frame.scan.pixel_size_pm, &hints, &frame.pixels, &valid).with_context(place)?;
+        let lattice_a_pm = material.as_ref().map(|material| material.lattice_a_pm);
+        let (valid, calibration) = calibrate_frame(&frame, lattice_a_pm).with_context(place)?;
         let start = std::time::Instant::now();
         let labels =
             label_frame(&frame.pixels, &valid, calibration.pixel_size_pm, material.as_ref(), &settings)

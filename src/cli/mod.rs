@@ -16,8 +16,10 @@ pub mod terminal;
 mod train;
 
 use crate::config::{Config, ConfigError};
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use std::io::{IsTerminal as _, Write as _};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -102,6 +104,21 @@ enum Command {
     Demo(demo::DemoArgs),
 }
 
+/// `FIRST:END` of --frames, END not included; either may be left out where the file has `len` frames.
+fn frame_range(text: &str, len: Option<usize>) -> anyhow::Result<Range<usize>> {
+    let bound = |text: &str, without: Option<usize>| {
+        if text.is_empty() { without } else { text.parse().ok() }
+    };
+    let parsed = text
+        .split_once(':')
+        .and_then(|(first, end)| Some(bound(first, len.map(|_| 0))?..bound(end, len)?))
+        .filter(|range| len.is_none_or(|len| range.start < range.end && range.end <= len));
+    parsed.with_context(|| match len {
+        Some(len) => format!("--frames {text}: expected FIRST:END within the file's 0:{len}"),
+        None => format!("--frames {text}: expected FIRST:END, for example 0:2"),
+    })
+}
+
 /// Where the settings come from.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ConfigArgs {
@@ -170,4 +187,20 @@ pub fn main() -> ExitCode {
 fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{line}")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::frame_range;
+
+    #[test]
+    fn ranges_of_frames_are_read_and_refused() {
+        let read = |text, len| frame_range(text, len).ok();
+        assert_eq!(read("1:3", Some(5)), Some(1..3));
+        assert_eq!([read(":2", Some(5)), read("2:", Some(5))], [Some(0..2), Some(2..5)]);
+        assert_eq!([read("2:2", Some(5)), read("1:6", Some(5)), read("1", Some(5))], [None, None, None]);
+        assert_eq!([read("0:2", None), read("1:", None), read(":2", None)], [Some(0..2), None, None]);
+        let error = frame_range("3:9", Some(5)).unwrap_err().to_string();
+        assert_eq!(error, "--frames 3:9: expected FIRST:END within the file's 0:5");
+    }
 }

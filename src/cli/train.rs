@@ -1,6 +1,6 @@
 //! `ferrostem train`.
 
-use super::say;
+use super::{frame_range, say};
 use crate::config::find_model;
 use crate::material::Material;
 use crate::networks::DeviceChoice;
@@ -10,7 +10,6 @@ use crate::train::{
 };
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -64,7 +63,7 @@ impl TrainArgs {
         let Some(path) = &self.label_frames else { return Ok(None) };
         Ok(Some(LabelSource {
             path: path.clone(),
-            frames: self.frames.as_deref().map(range).transpose()?,
+            frames: self.frames.as_deref().map(|text| frame_range(text, None)).transpose()?,
             options: OpenOptions { dataset: self.dataset.clone(), ..OpenOptions::default() },
             pixel_size_pm: self.pixel_size_pm,
             material: self.material.as_deref().map(Material::resolve).transpose()?,
@@ -74,11 +73,6 @@ impl TrainArgs {
     fn config(&self) -> anyhow::Result<&Path> {
         self.config.as_deref().context("--config FILE is required for an FCNN")
     }
-}
-
-fn range(text: &str) -> anyhow::Result<Range<usize>> {
-    let parsed = text.split_once(':').and_then(|(first, end)| Some(first.parse().ok()?..end.parse().ok()?));
-    parsed.with_context(|| format!("--frames {text}: expected FIRST:END, for example 0:2"))
 }
 
 pub(super) fn train(args: &TrainArgs) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use ferrostem_proto::{Calibration, CalibrationSource};
 use ndarray::{Array2, Axis};
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
+use std::cmp::Ordering;
 use std::f64::consts::{PI, TAU};
 
 /// Largest side of the centre crop that is transformed.
@@ -260,7 +261,8 @@ fn reflections(power: &Array2<f32>) -> Vec<Reflection> {
             ring.push(at(row, col) as f32);
         }
     }
-    let medians: Vec<f64> = rings.iter_mut().map(|ring| median(ring)).collect();
+    let medians: Vec<f64> =
+        rings.into_iter().map(|ring| median(ring, f32::total_cmp).map_or(f64::INFINITY, f64::from)).collect();
 
     let mut peaks: Vec<Reflection> = half_plane()
         .filter(|&(row, col)| row > 0 || col > 0)
@@ -290,12 +292,14 @@ fn reflections(power: &Array2<f32>) -> Vec<Reflection> {
     peaks
 }
 
-fn median(values: &mut [f32]) -> f64 {
-    if values.is_empty() {
-        return f64::INFINITY;
-    }
+/// The middle of `values` in the order of `compare`, the upper one of two; `None` of nothing.
+pub(crate) fn median<T: Copy>(
+    values: impl IntoIterator<Item = T>,
+    compare: fn(&T, &T) -> Ordering,
+) -> Option<T> {
+    let mut values: Vec<T> = values.into_iter().collect();
     let middle = values.len() / 2;
-    f64::from(*values.select_nth_unstable_by(middle, f32::total_cmp).1)
+    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, compare).1)
 }
 
 /// Offset of the vertex of the parabola through the logarithms of three powers at −1, 0, 1.

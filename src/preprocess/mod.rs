@@ -10,7 +10,7 @@ mod resample;
 mod windows;
 
 pub use calibrate::{CalibrationError, CalibrationHints, LatticeEstimate, calibrate, estimate_lattice};
-pub(crate) use calibrate::{fourier_transform, power_spectrum};
+pub(crate) use calibrate::{fourier_transform, median, power_spectrum};
 pub use mask::measured_pixels;
 pub use normalise::Normalisation;
 pub use resample::{PixelMap, Resampled, resample};
@@ -114,6 +114,20 @@ pub enum PreprocessError {
     EmptyWindow { window_px: usize, stride_px: usize },
     #[error("resampling failed: {0}")]
     Resample(String),
+}
+
+/// Which pixels of `frame` were measured, and their size: the frame's own, else from the lattice, whose edge is `lattice_a_pm`.
+///
+/// # Errors
+/// See [`calibrate`].
+pub fn calibrate_frame(
+    frame: &Frame,
+    lattice_a_pm: Option<f64>,
+) -> Result<(Array2<bool>, Calibration), CalibrationError> {
+    let valid = measured_pixels(&frame.pixels, &frame.valid_rows);
+    let hints = CalibrationHints { lattice_a_pm, ..CalibrationHints::default() };
+    let calibration = calibrate(frame.scan.pixel_size_pm, &hints, &frame.pixels, &valid)?;
+    Ok((valid, calibration))
 }
 
 /// Prepares `frame` for each of `inputs`, in their order.

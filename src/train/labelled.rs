@@ -8,7 +8,7 @@ use crate::frame::{ClassicalCell, Frame};
 use crate::ingest::SourceSettings;
 use crate::label::{LabelSettings, LabelledCell, LabelledColumn, label_frame};
 use crate::material::Material;
-use crate::preprocess::{CalibrationHints, PixelMap, calibrate, measured_pixels, resample};
+use crate::preprocess::{PixelMap, calibrate_frame, measured_pixels, resample};
 use crate::session::{FrameReader, LabelFile, OpenOptions, UnitCellParameterization, open};
 use crate::simulate::TruthColumn;
 use ndarray::Array2;
@@ -196,13 +196,9 @@ fn known(
         };
         return Ok(Some((frame, known)));
     }
-    let valid = measured_pixels(&frame.pixels, &frame.valid_rows);
-    let hints = CalibrationHints {
-        lattice_a_pm: source.material.as_ref().map(|material| material.lattice_a_pm),
-        ..CalibrationHints::default()
-    };
-    let given = frame.scan.pixel_size_pm;
-    let pixel_size_pm = calibrate(given, &hints, &frame.pixels, &valid).map_err(|e| said(&e))?.pixel_size_pm;
+    let lattice_a_pm = source.material.as_ref().map(|material| material.lattice_a_pm);
+    let (valid, calibration) = calibrate_frame(&frame, lattice_a_pm).map_err(|e| said(&e))?;
+    let pixel_size_pm = calibration.pixel_size_pm;
     let known = match labels {
         Labels::Parameterization(file) => Known {
             pixel_size_pm,

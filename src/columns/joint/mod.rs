@@ -19,6 +19,7 @@ pub(crate) use picture::blurred;
 
 use super::{FoundColumns, GaussianFit, fit_gaussian};
 use crate::frame::{Column, Sublattice};
+use crate::preprocess::median;
 use nalgebra::{SMatrix, SVector};
 use ndarray::Array2;
 use picture::Noise;
@@ -138,7 +139,7 @@ impl<'a> Fitting<'a> {
         let typical = |sublattice: Sublattice| {
             let of = |value: fn(&GaussianFit) -> f64| {
                 let values = starts.iter().zip(&firsts).filter(|(start, _)| start.sublattice == sublattice);
-                median(values.filter_map(|(_, fit)| fit.as_ref().map(value)).collect())
+                median(values.filter_map(|(_, fit)| fit.as_ref().map(value)), f64::total_cmp)
             };
             let sigma = of(|fit| fit.sigma_px).unwrap_or(f64::NAN);
             let usual = USUAL_SIGMA_CELLS * cell_px;
@@ -236,7 +237,7 @@ impl<'a> Fitting<'a> {
     fn step(&mut self, sublattice: Sublattice) -> f64 {
         let most = 0.3 * profile_of(&self.profiles, sublattice).sigma_px();
         let within = self.spots.iter().filter(|spot| spot.sublattice == sublattice && spot.parent.is_none());
-        if let Some(height) = median(within.map(|spot| spot.amplitude).collect()) {
+        if let Some(height) = median(within.map(|spot| spot.amplitude), f64::total_cmp) {
             self.heights[sublattice as usize] = height;
         }
         let steps: Vec<Option<Step>> = self
@@ -389,9 +390,4 @@ impl<'a> Fitting<'a> {
             converged,
         }
     }
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    let middle = values.len() / 2;
-    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
 }

@@ -1,6 +1,7 @@
 //! How strange each window of a frame is, from its features as components.
 
 use super::Score;
+use crate::preprocess::median;
 use ndarray::{Array2, Array3, Axis, s};
 use std::ops::Range;
 
@@ -54,8 +55,10 @@ impl WindowScores {
         let part = features.slice(s![down.clone(), across.clone(), ..]);
         let measured = |window: &ndarray::ArrayView1<'_, f32>| window.iter().all(|value| value.is_finite());
         let windows: Vec<_> = part.lanes(Axis(2)).into_iter().filter(measured).collect();
+        let central =
+            |values: &mut dyn Iterator<Item = f32>| median(values, f32::total_cmp).unwrap_or(f32::NAN);
         let usual: Vec<f32> = (0..weights.len())
-            .map(|component| median(windows.iter().map(|window| window[component]).collect()))
+            .map(|component| central(&mut windows.iter().map(|window| window[component])))
             .collect();
         let distance = |window: &ndarray::ArrayView1<'_, f32>| -> f32 {
             window
@@ -65,11 +68,11 @@ impl WindowScores {
                 .map(|((value, usual), weight)| (value - usual).powi(2) * weight)
                 .sum()
         };
-        let middle = median(windows.iter().map(distance).collect()).max(f32::MIN_POSITIVE);
+        let middle = central(&mut windows.iter().map(distance)).max(f32::MIN_POSITIVE);
         let enough = windows.len() >= LEAST_WINDOWS;
         let places = || down.clone().flat_map(|row| across.clone().map(move |col| [row, col]));
         let sigmas = places().filter_map(|at| sigma.get(at).copied()).filter(|sigma| sigma.is_finite());
-        let usual_sigma = median(sigmas.collect()).max(f32::MIN_POSITIVE);
+        let usual_sigma = central(&mut sigmas.into_iter()).max(f32::MIN_POSITIVE);
         let [from_training, from_surroundings, own_sigma, from_sigma] = &mut self.parts;
         for at @ [row, col] in places() {
             let window = features.slice(s![row, col, ..]);
@@ -90,15 +93,6 @@ fn tiles(count: usize, step_pm: f64) -> impl Iterator<Item = Range<usize>> {
     let length = (TILE_PM / step_pm).max(1.0);
     let parts = ((count as f64 / length).round() as usize).clamp(1, count.max(1));
     (0..parts).map(move |part| part * count / parts..(part + 1) * count / parts)
-}
-
-/// NaN of nothing.
-fn median(mut values: Vec<f32>) -> f32 {
-    let middle = values.len() / 2;
-    if values.is_empty() {
-        return f32::NAN;
-    }
-    *values.select_nth_unstable_by(middle, f32::total_cmp).1
 }
 
 #[cfg(test)]

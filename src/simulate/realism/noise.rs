@@ -1,5 +1,6 @@
 //! Noise and jitter, from what a smooth image would not have.
 
+use crate::preprocess::median;
 use crate::simulate::detector::smooth;
 use ndarray::{Array2, Axis};
 use serde::Serialize;
@@ -78,17 +79,9 @@ fn smooth_rows(pixels: &mut Array2<f32>, sigma_px: f64) {
     }
 }
 
-/// From the median distance to the median.
-fn robust_deviation(mut values: Vec<f64>) -> f64 {
-    let center = median(&mut values);
-    for value in &mut values {
-        *value = (*value - center).abs();
-    }
-    NORMAL_OVER_MEDIAN * median(&mut values)
-}
-
-/// NaN where there are none.
-pub(super) fn median(values: &mut [f64]) -> f64 {
-    let middle = values.len() / 2;
-    if values.is_empty() { f64::NAN } else { *values.select_nth_unstable_by(middle, f64::total_cmp).1 }
+/// From the median distance to the median; NaN of nothing.
+fn robust_deviation(values: Vec<f64>) -> f64 {
+    let center = median(values.iter().copied(), f64::total_cmp).unwrap_or(f64::NAN);
+    let distances = values.into_iter().map(|value| (value - center).abs());
+    NORMAL_OVER_MEDIAN * median(distances, f64::total_cmp).unwrap_or(f64::NAN)
 }

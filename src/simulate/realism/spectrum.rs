@@ -1,7 +1,6 @@
 //! The power spectrum of an image, by spatial frequency.
 
-use super::noise::median;
-use crate::preprocess::power_spectrum;
+use crate::preprocess::{median, power_spectrum};
 use ndarray::{Array2, s};
 use serde::Serialize;
 use std::f64::consts::{LN_2, PI, TAU};
@@ -57,7 +56,7 @@ pub(super) fn radial_spectrum(frame: &Array2<f32>, pixel_size_pm: f64, height: f
         per_nm: (n as f64 + 0.5) / (2.0 * RINGS as f64) * 1e3 / pixel_size_pm,
         mean: ring.iter().sum::<f64>() / ring.len() as f64,
         // Power of noise is exponentially distributed.
-        between: median(ring) / LN_2,
+        between: median(ring.iter().copied(), f64::total_cmp).unwrap_or(f64::NAN) / LN_2,
     };
     rings.iter_mut().enumerate().map(point).collect()
 }
