@@ -158,7 +158,8 @@ mod tests {
         let device = Device::flex();
         for head in [HeadKind::Deep, HeadKind::Linear] {
             let network = random_network(head, 80);
-            let images = [noise([89, 96], 1), noise([89, 96], 2)];
+            // One window each: the hidden layer sees no others.
+            let images = [noise([80, 80], 1), noise([80, 80], 2)];
             let biases: Vec<Vec<f32>> = network
                 .convolutions()
                 .iter()

@@ -240,14 +240,16 @@ mod tests {
         };
         let loose = pick(&gradients);
         Turns::Quarter.tie_gradients(&network, &mut gradients);
+        let size = |x: Tensor<4>| (x.clone() * x).sum().into_scalar::<f32>().sqrt();
+        let mut taken = 0.0f32;
         for ((tied, loose), exchanges) in
             pick(&gradients).into_iter().zip(loose).zip(Turns::Quarter.exchanges(&network))
         {
-            let size = |x: Tensor<4>| (x.clone() * x).sum().into_scalar::<f32>().sqrt();
             let again = Turns::Quarter.weight_mean(tied.clone(), &exchanges);
-            assert!(size(tied.clone()) > 0.0);
-            assert!(size(again - tied.clone()) < 1e-5 * size(tied.clone()));
-            assert!(size(loose - tied.clone()) > 1e-3 * size(tied));
+            let all = size(tied.clone());
+            assert!(all > 0.0 && size(again - tied.clone()) < 1e-5 * all);
+            taken = taken.max(size(loose - tied) / all);
         }
+        assert!(taken > 1e-3, "{taken}");
     }
 }
