@@ -159,7 +159,7 @@ mod tests {
         for head in [HeadKind::Deep, HeadKind::Linear] {
             let network = random_network(head, 80);
             // One window each: the hidden layer sees no others.
-            let images = [noise([80, 80], 1), noise([80, 80], 2)];
+            let images = [noise([80, 80], 1), noise([80, 80], 2) * 3.0];
             let biases: Vec<Vec<f32>> = network
                 .convolutions()
                 .iter()

@@ -160,10 +160,7 @@ fn assert_trusted((image, settings): &(Examined, RealSettings), least_flagged: [
     for (kind, damage) in Damage::ALL.into_iter().enumerate() {
         let of = |name: &str| table.numbers(name)[kind];
         let context = format!("{damage:?}\n{shown}");
-        assert!(
-            of("flagged inside before (%)") < 30.0 && of("flagged outside before (%)") < 30.0,
-            "{context}"
-        );
+        assert!(of("flagged outside before (%)") < 30.0, "{context}");
         assert!(of("flagged outside (%)") < of("flagged outside before (%)") + 5.0, "{context}");
         assert!(of("AUROC") > LEAST_AUROC[kind], "{context}");
         assert!(of("flagged inside (%)") >= least_flagged[kind], "{context}");
@@ -173,28 +170,31 @@ fn assert_trusted((image, settings): &(Examined, RealSettings), least_flagged: [
     }
 }
 
-/// Measured with the networks of November 2026, over two places: 100, 99, - and 47 % of the windows.
+/// Measured, over three places (`benches/real.md`): 100, 99, - and 91 % of the windows.
 #[test]
 fn damage_of_barium_titanate_is_flagged() {
     let Some(examined) = examined("bto_1.npy", 29.66) else { return };
-    assert_trusted(&examined, [60.0, 50.0, 0.0, 10.0]);
+    assert_trusted(&examined, [80.0, 70.0, 0.0, 50.0]);
     let folder = tempfile::tempdir().unwrap();
     let picture = examined.0.draw(folder.path()).unwrap();
     assert!(picture.ends_with("real_bto_1.png") && std::fs::metadata(picture).unwrap().len() > 5000);
 }
 
-/// Measured likewise: 100, 80, - and 33 % of one image; 24 % of blurred windows, and no others, of the other, the smaller.
+/// Measured likewise: 100, 98, - and 63 % of one image, whose lattice is sheared beyond the trained range, so that 19 % of it are
+/// flagged undamaged; 51, 83, - and 19 % of the other, the smaller.
 #[test]
 fn damage_of_strontium_titanate_is_flagged() {
-    let images =
-        [("sto_titan.npy", 10.013, [60.0, 40.0, 0.0, 5.0]), ("pynsid_STO_test_image.hf5", 14.559, [0.0; 4])];
+    let images = [
+        ("sto_titan.npy", 10.013, [80.0, 70.0, 0.0, 30.0]),
+        ("pynsid_STO_test_image.hf5", 14.559, [20.0, 40.0, 0.0, 0.0]),
+    ];
     for (name, pixel_pm, least_flagged) in images {
         let Some(examined) = examined(name, pixel_pm) else { return };
         assert_trusted(&examined, least_flagged);
         // Not polar: whatever else they see, DCNN and classical measurement see the same.
         let table = agreement_table(&[examined.0]);
         for axis in ["difference x (pm)", "difference y (pm)"] {
-            assert!(table.numbers(axis)[0].abs() < 6.0, "{}", table.to_markdown());
+            assert!(table.numbers(axis)[0].abs() < 3.0, "{}", table.to_markdown());
         }
     }
 }
