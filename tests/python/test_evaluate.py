@@ -107,7 +107,7 @@ def test_real_images(tmp_path):
     blurred = [row for row in tables["real_damage"] if row["damage"] == "patch blurred"]
     assert len(blurred) == 2 and len(tables["real_damage"]) == 8
     for row in blurred:
-        assert row["flagged inside before (%)"] < 20 < row["flagged inside (%)"], row
-        assert row["flagged outside (%)"] < 15 and row["AUROC"] > 0.9, row
+        assert row["flagged inside before (%)"] < 30 < row["flagged inside (%)"], row
+        assert row["flagged outside (%)"] < 30 and row["AUROC"] > 0.9, row
         assert row["copies with a candidate on it (%)"] == 100, row
     assert {file.name for file in tmp_path.glob("*.png")} == {f"real_{name}.png" for name in images}
