@@ -159,7 +159,7 @@ mod tests {
         for head in [HeadKind::Deep, HeadKind::Linear] {
             let network = random_network(head, 80);
             // One window each: the hidden layer sees no others.
-            let images = [noise([80, 80], 1), noise([80, 80], 2) * 3.0];
+            let images = [1u8, 2, 3, 4, 5, 6].map(|n| noise([80, 80], u64::from(n)) * f32::from(n));
             let biases: Vec<Vec<f32>> = network
                 .convolutions()
                 .iter()
@@ -190,7 +190,8 @@ mod tests {
                     let mean = channel.iter().sum::<f32>() / count;
                     let variance = channel.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / count;
                     assert!((mean - bias).abs() < 1e-2, "{head:?}, layer {index}: mean {mean}, bias {bias}");
-                    assert!((variance - 1.0).abs() < 2e-2, "{head:?}, layer {index}: variance {variance}");
+                    // What is added to a small variance before the root leaves less than 1.
+                    assert!((0.9..1.02).contains(&variance), "{head:?}, layer {index}: variance {variance}");
                 }
                 x = burn::tensor::activation::leaky_relu(raw, crate::networks::LEAKY_SLOPE);
             }
