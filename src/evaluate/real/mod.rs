@@ -183,7 +183,7 @@ fn no_room(damage: Damage, settings: &RealSettings, frame: &Frame, pixel_pm: [f6
     InvalidSetting::new(
         key,
         value,
-        format!("room in {name} ({height:.1} x {width:.1} nm) inside half a window"),
+        format!("less than {name} ({height:.1} x {width:.1} nm) has between half a window at each border"),
     )
 }
 
