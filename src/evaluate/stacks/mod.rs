@@ -98,7 +98,7 @@ impl StackSettings {
     /// A small image and few steps, to see that a study works.
     pub fn quick(self) -> Self {
         let schedule =
-            Schedule { steps: 12, batch: 1, crop_px: 64, warmup_steps: 4, ..self.training.schedule };
+            Schedule { steps: 40, batch: 1, crop_px: 64, warmup_steps: 4, ..self.training.schedule };
         Self {
             side_px: 320,
             judged_cells: 24,
