@@ -10,6 +10,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// Least side of the frames that a DCNN is judged and calibrated on and that its feature statistics are from, px at the model's
+/// scale: about the tile in which windows are compared with each other. Of a smaller frame, the few cells would put their own
+/// errors into what the frame has in common.
+const JUDGED_SIDE_PX: usize = 256;
+
 /// Steps, rates and bookkeeping that all training runs share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -18,7 +23,7 @@ pub struct Schedule {
     pub steps: u64,
     /// Frames a step.
     pub batch: usize,
-    /// Side of a frame, px.
+    /// Side of a frame, px. A DCNN is judged on frames of 256 px at least.
     pub crop_px: usize,
     /// Adam's rate after the warm-up; it falls to zero as a cosine.
     pub learning_rate: f64,
@@ -190,6 +195,11 @@ impl DcnnTrainSettings {
     /// The network that is trained, with that many outputs.
     pub(super) fn network(&self, outputs: usize) -> DcnnConfig {
         DcnnConfig { padding: Padding::Valid, head: self.head, window_px: self.window_px, outputs }
+    }
+
+    /// Side of the frames that the network is judged and calibrated on, px.
+    pub(super) fn judged_side_px(&self) -> usize {
+        self.schedule.crop_px.max(JUDGED_SIDE_PX)
     }
 
     /// # Errors

@@ -16,8 +16,6 @@ use rayon::prelude::*;
 use std::f64::consts::FRAC_PI_2;
 use std::path::Path;
 
-/// Side of a frame at the model's scale, in windows' sides: about the tile in which windows are compared with each other.
-const SIDE_WINDOWS: f64 = 3.2;
 /// Pixel sizes for which p-values hold, pm.
 const PIXELS_PM: [f64; 2] = [7.0, 36.0];
 /// Of the frames to calibrate on, every third is at the pixel size that training drew.
@@ -139,7 +137,7 @@ fn prepared(settings: &DcnnTrainSettings, index: usize, rescaled: bool) -> Resul
         let pixel_pm = rng.random_range(low..=high).exp();
         ranges = TrainingRanges { pixel_size_pm: [pixel_pm; 2], ..ranges };
     }
-    let across_pm = SIDE_WINDOWS * settings.window_px as f64 * settings.pixel_size_pm;
+    let across_pm = settings.judged_side_px() as f64 * settings.pixel_size_pm;
     // A little more, so that cutting to whole model pixels takes no window.
     let side = (across_pm / ranges.pixel_size_pm[0]).ceil() as usize + 1;
     let (specimen, microscope) = random_scene(&ranges, [side; 2], &mut rng);

@@ -65,13 +65,14 @@ impl DcnnTask {
                 return Ok(labelled.crop(schedule.crop_px, gamma, &mut rng));
             }
         }
-        simulated(&self.settings.scenes, gamma, schedule.crop_px, schedule.seed, split)
+        let side = if split.is_learned_from() { schedule.crop_px } else { self.settings.judged_side_px() };
+        simulated(&self.settings.scenes, gamma, side, schedule.seed, split)
     }
 
-    /// Where the windows of a training frame are.
-    fn grid(&self) -> GridSpec {
+    /// Where the windows of a frame of `side` px are.
+    fn grid(&self, side: usize) -> GridSpec {
         let (window, stride) = (self.settings.window_px, self.settings.stride_px);
-        let windows = (self.settings.schedule.crop_px - window) / stride + 1;
+        let windows = (side - window) / stride + 1;
         let first = (window - 1) as f64 / 2.0;
         let step = stride as f64;
         GridSpec {
@@ -89,7 +90,7 @@ impl DcnnTask {
         let image = normalised(sample, self.settings.normalisation);
         match self.settings.stack {
             Stack::NotCentred => {
-                let grid = self.grid();
+                let grid = self.grid(image.nrows());
                 let cells = self.window_cells(sample, &grid, within_pm);
                 Windows { images: vec![image], side: grid.rows as usize, cells, corners: vec![[0.0; 2]] }
             }
@@ -208,7 +209,7 @@ fn covered(grid: &GridSpec, window: usize) -> usize {
 mod tests {
     use super::*;
     use crate::train::runner::Task as _;
-    use crate::train::settings::DcnnTrainSettings;
+    use crate::train::settings::{DcnnTrainSettings, Schedule};
 
     #[test]
     fn a_batch_is_the_same_for_the_same_step_and_its_targets_are_in_range() {
@@ -218,7 +219,8 @@ mod tests {
         assert_eq!(first.images, again.images);
         assert_eq!(first.targets, again.targets);
         assert_ne!(first.images, task.batch(4).unwrap().images);
-        assert!(covered(&task.grid(), 80) <= task.settings.schedule.crop_px);
+        let side = task.settings.schedule.crop_px;
+        assert!(covered(&task.grid(side), 80) <= side);
         let learning =
             first.learns.iter().filter(|&&weight| weight > 0.0).count() as f32 / first.learns.len() as f32;
         assert!(learning > 0.7, "only {learning} of the windows have a cell");
@@ -226,6 +228,24 @@ mod tests {
         assert!(p.iter().all(|v| v.abs() * 20.0 <= 120.0));
         assert!(p.iter().any(|v| v.abs() * 20.0 > 2.0));
     }
+
+    #[test]
+    fn frames_to_judge_are_large_whatever_those_to_learn_from() {
+        for (crop_px, expected) in [(128, 256), (320, 320)] {
+            let schedule = Schedule { crop_px, batch: 1, ..Schedule::default() };
+            let task = DcnnTask::new(DcnnTrainSettings { schedule, ..DcnnTrainSettings::default() });
+            for split in [Split::HeldOut { index: 0 }, Split::Calibration { index: 0 }] {
+                let sample = task.sample(split).unwrap();
+                assert_eq!(sample.pixels.dim(), (expected, expected));
+                // 80 px, and 8 px more for each further window.
+                let windows = task.windows(&sample, 285.0);
+                assert_eq!(windows.side, (expected - 80) / 8 + 1);
+                assert_eq!(windows.cells.len(), windows.side * windows.side);
+            }
+            assert_eq!(task.batch(0).unwrap().images[0].dim(), (crop_px, crop_px));
+        }
+    }
+
     #[test]
     fn centred_windows_are_those_around_cells_and_a_minimum_leaves_near_ones_out() {
         let centred = DcnnTask::new(DcnnTrainSettings {
