@@ -195,7 +195,10 @@ impl DcnnTask {
         if !turns.ties(&network) {
             return Err(TrainError::Untied { path: folder.to_owned(), turns });
         }
-        self.outputs = manifest.outputs;
+        // Units and centres are the network's; to what it had seen comes what it will see.
+        for (own, theirs) in self.outputs.iter_mut().zip(manifest.outputs) {
+            *own = OutputSpec { trained_range: union(own.trained_range, theirs.trained_range), ..theirs };
+        }
         Ok((network, Some(StartingPoint { name: manifest.name, sha256: manifest.weights.sha256 })))
     }
 
@@ -214,6 +217,11 @@ impl DcnnTask {
         let network = network.with_hidden_folded(Tensor::cat(maps, 0), self.settings.stride_px);
         Ok(self.settings.turns.tied(network))
     }
+}
+
+/// The smallest range that holds both.
+const fn union(one: [f64; 2], other: [f64; 2]) -> [f64; 2] {
+    [one[0].min(other[0]), one[1].max(other[1])]
 }
 
 /// What a DCNN is trained from, beside its settings.
@@ -279,4 +287,42 @@ struct Record {
     started_from: Option<StartingPoint>,
     data: String,
     metrics: Metrics,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::networks::write_untrained;
+    use crate::simulate::TrainingRanges;
+
+    /// A wider range of shears and a narrower one of P than the model's.
+    #[test]
+    fn a_model_to_go_on_from_keeps_its_scales_and_its_ranges_grow() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DcnnTask::new(DcnnTrainSettings::default());
+        let mut manifest = write_untrained(folder.path(), Architecture::Dcnn(first.config()), 3).unwrap();
+        manifest.outputs = first.outputs.clone();
+        for output in &mut manifest.outputs {
+            (output.mean, output.scale) = (1.5 * output.mean, 1.5 * output.scale);
+        }
+        manifest.write(folder.path()).unwrap();
+
+        let ranges = TrainingRanges::default();
+        let p = 0.5 * ranges.polarization_pm[1];
+        let scenes = TrainingRanges { shear_rad: [-0.2, 0.1], polarization_pm: [0.0, p], ..ranges };
+        let mut second = DcnnTask::new(DcnnTrainSettings { scenes, ..DcnnTrainSettings::default() });
+        let (_, started_from) = second.start(Some(folder.path()), &Device::flex()).unwrap();
+        assert_eq!(started_from.unwrap().sha256, manifest.weights.sha256);
+        for ((output, model), before) in second.outputs.iter().zip(&manifest.outputs).zip(&first.outputs) {
+            assert_eq!((output.mean, output.scale), (model.mean, model.scale));
+            if output.name != "cell_angle" && output.name != "cell_area" {
+                assert_eq!(output.trained_range, before.trained_range, "{}", output.name);
+            }
+        }
+        let right = std::f64::consts::FRAC_PI_2;
+        assert_eq!(second.outputs[4].trained_range, [right - 0.2, right + 0.2]);
+        // A sheared cell is smaller.
+        let [area, before] = [&second, &first].map(|task| task.outputs[5].trained_range);
+        assert!(area[0] < before[0] && area[1] == before[1]);
+    }
 }
