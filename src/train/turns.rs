@@ -50,14 +50,36 @@ impl Exchange {
         Self::groups(channels, 1)
     }
 
-    fn apply<const D: usize>(&self, x: Tensor<D>, dim: usize) -> Tensor<D> {
-        let device = x.device();
+    fn on(&self, device: &Device) -> Moves {
         let from: Vec<i64> = self.from.iter().map(|&channel| channel as i64).collect();
-        let mut shape = [1; D];
-        shape[dim] = self.signs.len();
-        let signs = Tensor::<1>::from_floats(self.signs.as_slice(), &device).reshape(shape);
-        x.select(dim, Tensor::<1, Int>::from_ints(from.as_slice(), &device)) * signs
+        Moves {
+            from: Tensor::from_ints(from.as_slice(), device),
+            signs: Tensor::from_floats(self.signs.as_slice(), device),
+        }
     }
+}
+
+/// An [`Exchange`] on a device.
+#[derive(Debug)]
+struct Moves {
+    from: Tensor<1, Int>,
+    signs: Tensor<1>,
+}
+
+impl Moves {
+    fn apply<const D: usize>(&self, x: Tensor<D>, dim: usize) -> Tensor<D> {
+        let mut shape = [1; D];
+        shape[dim] = self.signs.dims()[0];
+        x.select(dim, self.from.clone()) * self.signs.clone().reshape(shape)
+    }
+}
+
+/// What ties the weights of one network, on its device. Made by [`Turns::of`].
+#[derive(Debug)]
+pub(super) struct Ties {
+    turns: Turns,
+    /// What the smallest turn makes of inputs and outputs of every convolution of [`Dcnn::convolutions`]; none where nothing is tied.
+    layers: Vec<[Moves; 2]>,
 }
 
 impl Turns {
@@ -92,61 +114,20 @@ impl Turns {
         }
     }
 
-    /// What the smallest turn makes of inputs and outputs of every convolution of [`Dcnn::convolutions`].
-    fn exchanges(self, network: &Dcnn) -> Vec<[Exchange; 2]> {
-        let layers = network.convolutions();
-        let last = layers.len().saturating_sub(1);
-        let each = layers.into_iter().enumerate().map(|(index, layer)| {
+    /// What ties the weights of `network` and of all that are built as it is, as long as they or their gradients are on `device`, without
+    /// automatic differentiation.
+    pub(super) fn of(self, network: &Dcnn, device: &Device) -> Ties {
+        let convolutions = if self == Self::None { Vec::new() } else { network.convolutions() };
+        let last = convolutions.len().saturating_sub(1);
+        let each = convolutions.into_iter().enumerate().map(|(index, layer)| {
             let [outputs, inputs, ..] = layer.weight.dims();
             let inputs =
                 if index == 0 { Exchange::unmoved(inputs) } else { Exchange::groups(inputs, self.order()) };
             let outputs =
                 if index == last { self.outputs() } else { Exchange::groups(outputs, self.order()) };
-            [inputs, outputs]
+            [inputs, outputs].map(|exchange| exchange.on(device))
         });
-        each.collect()
-    }
-
-    fn weight_mean(self, weight: Tensor<4>, [inputs, outputs]: &[Exchange; 2]) -> Tensor<4> {
-        let turned = |x: Tensor<4>| inputs.apply(outputs.apply(self.turn(x), 0), 1);
-        self.mean(weight, turned)
-    }
-
-    fn bias_mean(self, bias: Tensor<1>, [_, outputs]: &[Exchange; 2]) -> Tensor<1> {
-        self.mean(bias, |x| outputs.apply(x, 0))
-    }
-
-    /// Mean of `x` and of what every turn makes of it.
-    fn mean<const D: usize>(self, x: Tensor<D>, turned: impl Fn(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
-        let all = std::iter::successors(Some(x), |x| Some(turned(x.clone())));
-        let sum = all.take(self.order()).reduce(|sum, x| sum + x);
-        // There is at least the unturned one.
-        sum.map_or_else(|| Tensor::zeros([0; D], &Device::flex()), |sum| sum / self.order() as f32)
-    }
-
-    /// The network with every weight replaced by its mean over the turns.
-    pub(super) fn tied(self, mut network: Dcnn) -> Dcnn {
-        if self == Self::None {
-            return network;
-        }
-        let exchanges = self.exchanges(&network);
-        for (layer, exchanges) in network.convolutions_mut().into_iter().zip(&exchanges) {
-            let Conv2d { weight, bias, .. } = layer;
-            *weight = weight.clone().map(|weight| self.weight_mean(weight, exchanges));
-            *bias =
-                bias.take().map(|bias: Param<Tensor<1>>| bias.map(|bias| self.bias_mean(bias, exchanges)));
-        }
-        network
-    }
-
-    /// Whether the network is tied, but for rounding.
-    pub(super) fn ties(self, network: &Dcnn) -> bool {
-        let size = |x: Tensor<4>| (x.clone() * x).sum().try_into_scalar::<f32>().unwrap_or(f32::NAN);
-        network.convolutions().into_iter().zip(&self.exchanges(network)).all(|(layer, exchanges)| {
-            let weight = layer.weight.val();
-            let loose = weight.clone() - self.weight_mean(weight.clone(), exchanges);
-            size(loose) <= LOOSE * size(weight)
-        })
+        Ties { turns: self, layers: each.collect() }
     }
 
     /// Mean, over the turns, of deviations of the outputs other than ln sigma.
@@ -157,19 +138,56 @@ impl Turns {
         let sum = all.take(self.order()).fold([0.0; 6], |sum, v| std::array::from_fn(|k| sum[k] + v[k]));
         sum.map(|sum| sum / self.order() as f64)
     }
+}
+
+impl Ties {
+    fn weight_mean(&self, weight: Tensor<4>, [inputs, outputs]: &[Moves; 2]) -> Tensor<4> {
+        self.mean(weight, |x| inputs.apply(outputs.apply(self.turns.turn(x), 0), 1))
+    }
+
+    fn bias_mean(&self, bias: Tensor<1>, [_, outputs]: &[Moves; 2]) -> Tensor<1> {
+        self.mean(bias, |x| outputs.apply(x, 0))
+    }
+
+    /// Mean of `x` and of what every turn makes of it.
+    fn mean<const D: usize>(&self, x: Tensor<D>, turned: impl Fn(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
+        let order = self.turns.order();
+        let (sum, _) = (1..order).fold((x.clone(), x), |(sum, last), _| {
+            let next = turned(last);
+            (sum + next.clone(), next)
+        });
+        sum / order as f32
+    }
+
+    /// The network with every weight replaced by its mean over the turns.
+    pub(super) fn tied(&self, mut network: Dcnn) -> Dcnn {
+        for (layer, moves) in network.convolutions_mut().into_iter().zip(&self.layers) {
+            let Conv2d { weight, bias, .. } = layer;
+            *weight = weight.clone().map(|weight| self.weight_mean(weight, moves));
+            *bias = bias.take().map(|bias: Param<Tensor<1>>| bias.map(|bias| self.bias_mean(bias, moves)));
+        }
+        network
+    }
+
+    /// Whether the network is tied, but for rounding.
+    pub(super) fn ties(&self, network: &Dcnn) -> bool {
+        let size = |x: Tensor<4>| (x.clone() * x).sum().try_into_scalar::<f32>().unwrap_or(f32::NAN);
+        network.convolutions().into_iter().zip(&self.layers).all(|(layer, moves)| {
+            let weight = layer.weight.val();
+            let loose = weight.clone() - self.weight_mean(weight.clone(), moves);
+            size(loose) <= LOOSE * size(weight)
+        })
+    }
 
     /// The part of the gradients that leaves a tied network tied.
-    pub(super) fn tie_gradients(self, network: &Dcnn, gradients: &mut GradientsParams) {
-        if self == Self::None {
-            return;
-        }
-        for (layer, exchanges) in network.convolutions().into_iter().zip(&self.exchanges(network)) {
+    pub(super) fn tie_gradients(&self, network: &Dcnn, gradients: &mut GradientsParams) {
+        for (layer, moves) in network.convolutions().into_iter().zip(&self.layers) {
             if let Some(weight) = gradients.remove::<4>(layer.weight.id) {
-                gradients.register(layer.weight.id, self.weight_mean(weight, exchanges));
+                gradients.register(layer.weight.id, self.weight_mean(weight, moves));
             }
             let Some(bias) = &layer.bias else { continue };
             if let Some(gradient) = gradients.remove::<1>(bias.id) {
-                gradients.register(bias.id, self.bias_mean(gradient, exchanges));
+                gradients.register(bias.id, self.bias_mean(gradient, moves));
             }
         }
     }
@@ -205,14 +223,15 @@ mod tests {
         // What pointed right points up, which is -y; what pointed down points right.
         let quarter: Answer = |v| vec![v[1], -v[0], v[3], v[2], -v[4], v[5], v[6]];
         for (turns, expected) in [(Turns::Half, half), (Turns::Quarter, quarter)] {
-            let network = turns.tied(network());
+            let ties = turns.of(&network(), &device);
+            let network = ties.tied(network());
             let size = |values: &[f32]| values.iter().map(|v| v * v).sum::<f32>().sqrt();
             let straight = answer(&network, frame.clone());
             let turned = answer(&network, turns.turn(frame.clone()));
             let difference: Vec<f32> = turned.iter().zip(expected(&straight)).map(|(a, b)| a - b).collect();
             assert!(size(&straight) > 0.0);
             assert!(size(&difference) < 1e-4 * size(&straight), "{turns:?}: {straight:?} {turned:?}");
-            assert!(turns.ties(&network));
+            assert!(ties.ties(&network));
         }
     }
 
@@ -222,13 +241,16 @@ mod tests {
         assert_eq!(Turns::None.output_mean(bias), bias);
         assert_eq!(Turns::Half.output_mean(bias), [0.0, 0.0, 3.0, 5.0, 6.0, 7.0]);
         assert_eq!(Turns::Quarter.output_mean(bias), [0.0, 0.0, 4.0, 4.0, 0.0, 7.0]);
-        assert!(!Turns::Half.ties(&network()));
+        let loose = network();
+        assert!(!Turns::Half.of(&loose, &Device::flex()).ties(&loose));
+        assert!(Turns::None.of(&loose, &Device::flex()).ties(&loose));
     }
 
     #[test]
     fn tied_gradients_leave_a_tied_network_tied() {
         let device = Device::flex().autodiff();
-        let network = Turns::Quarter.tied(network()).train();
+        let ties = Turns::Quarter.of(&network(), &Device::flex());
+        let network = ties.tied(network()).train();
         device.seed(6);
         let frames = Tensor::<4>::random([2, 1, 78, 78], Distribution::Normal(0.0, 1.0), &device);
         let outputs = network.fully_connected(network.context(frames), 4);
@@ -239,13 +261,11 @@ mod tests {
             layers.iter().map(|layer| gradients.get::<4>(layer.weight.id).unwrap()).collect::<Vec<_>>()
         };
         let loose = pick(&gradients);
-        Turns::Quarter.tie_gradients(&network, &mut gradients);
+        ties.tie_gradients(&network, &mut gradients);
         let size = |x: Tensor<4>| (x.clone() * x).sum().into_scalar::<f32>().sqrt();
         let mut taken = 0.0f32;
-        for ((tied, loose), exchanges) in
-            pick(&gradients).into_iter().zip(loose).zip(Turns::Quarter.exchanges(&network))
-        {
-            let again = Turns::Quarter.weight_mean(tied.clone(), &exchanges);
+        for ((tied, loose), moves) in pick(&gradients).into_iter().zip(loose).zip(&ties.layers) {
+            let again = ties.weight_mean(tied.clone(), moves);
             let all = size(tied.clone());
             assert!(all > 0.0 && size(again - tied.clone()) < 1e-5 * all);
             taken = taken.max(size(loose - tied) / all);

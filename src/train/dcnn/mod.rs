@@ -12,6 +12,7 @@ use super::labelled::{LabelSource, Labelled};
 use super::runner::{self, Task};
 use super::samples::{Split, upload};
 use super::settings::DcnnTrainSettings;
+use super::turns::Ties;
 use super::{Metrics, TrainError, direct, statistics};
 use crate::networks::{
     Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, LoadedModel, OutputSpec, StartingPoint,
@@ -23,6 +24,7 @@ use burn::tensor::{Device, Tensor, TensorData, s};
 use ndarray::Array4;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Weight of each regressed quantity in the loss; P counts most, the sigma has a loss of its own.
 const WEIGHTS: [f32; 6] = [1.0, 1.0, 0.3, 0.3, 0.1, 0.1];
@@ -41,6 +43,7 @@ pub struct DcnnTask {
     settings: DcnnTrainSettings,
     outputs: Vec<OutputSpec>,
     labelled: Option<Labelled>,
+    ties: OnceLock<Ties>,
 }
 
 /// Mean and scale of the outputs in the order of `networks::DCNN_OUTPUTS`, with the ranges that `scenes` covers.
@@ -67,11 +70,16 @@ fn output_specs(settings: &DcnnTrainSettings) -> Vec<OutputSpec> {
 impl DcnnTask {
     pub fn new(settings: DcnnTrainSettings) -> Self {
         let outputs = output_specs(&settings);
-        Self { settings, outputs, labelled: None }
+        Self { settings, outputs, labelled: None, ties: OnceLock::new() }
     }
 
     fn config(&self) -> DcnnConfig {
         self.settings.network(self.outputs.len())
+    }
+
+    /// What ties the task's network, made when it is first asked for.
+    fn ties(&self, network: &Dcnn, device: &Device) -> &Ties {
+        self.ties.get_or_init(|| self.settings.turns.of(network, &device.clone().inner()))
     }
 
     /// Writes the network as a model folder.
@@ -163,7 +171,7 @@ impl Task for DcnnTask {
         } else {
             runner::differentiated(self.loss(learner, batch, device), learner)?
         };
-        self.settings.turns.tie_gradients(&learner.dcnn, &mut gradients);
+        self.ties(&learner.dcnn, device).tie_gradients(&learner.dcnn, &mut gradients);
         Ok((value, gradients))
     }
 
@@ -181,9 +189,9 @@ impl DcnnTask {
         from_model: Option<&Path>,
         device: &Device,
     ) -> Result<(Dcnn, Option<StartingPoint>), TrainError> {
-        let turns = self.settings.turns;
         let Some(folder) = from_model else {
-            let network = turns.tied(self.config().init(device));
+            let network = self.config().init(device);
+            let network = self.ties(&network, device).tied(network);
             return Ok((self.normalised(network, device)?, None));
         };
         let LoadedModel { manifest, network, .. } = LoadedModel::dcnn(folder, device)?;
@@ -192,8 +200,8 @@ impl DcnnTask {
             let found = manifest.architecture;
             return Err(TrainError::OtherNetwork { path: folder.to_owned(), found, expected });
         }
-        if !turns.ties(&network) {
-            return Err(TrainError::Untied { path: folder.to_owned(), turns });
+        if !self.ties(&network, device).ties(&network) {
+            return Err(TrainError::Untied { path: folder.to_owned(), turns: self.settings.turns });
         }
         // Units and centres are the network's; to what it had seen comes what it will see.
         for (own, theirs) in self.outputs.iter_mut().zip(manifest.outputs) {
@@ -215,7 +223,7 @@ impl DcnnTask {
         };
         let maps = images.chunks(1).map(|image| network.context(upload(image, device))).collect();
         let network = network.with_hidden_folded(Tensor::cat(maps, 0), self.settings.stride_px);
-        Ok(self.settings.turns.tied(network))
+        Ok(self.ties(&network, device).tied(network))
     }
 }
 
