@@ -21,8 +21,7 @@ pub(super) fn gradients<M: Module>(
     device: &Device,
     loss: impl Fn(Tensor<4>) -> Tensor<1>,
 ) -> Result<(f32, GradientsParams), TrainError> {
-    let own = network.layers();
-    let layers = own.iter().map(layer).collect::<Result<Vec<_>, _>>()?;
+    let layers = network.layers().iter().map(layer).collect::<Result<Vec<_>, _>>()?;
     let pass = Forward::new(&layers, maps(images));
 
     let tops = pass.tops();
@@ -41,12 +40,9 @@ pub(super) fn gradients<M: Module>(
     let sizes = [channels, rows, cols];
     let upper = upper.par_chunks(sizes.iter().product::<usize>().max(1));
     let upper = upper.map(|upper| Map::from_planes(upper, sizes)).collect();
-    let convolutions = own.iter().filter_map(|layer| match layer {
-        networks::Layer::Convolution(convolution) => Some(*convolution),
-        networks::Layer::Pool => None,
-    });
     let inner = device.clone().inner();
-    for (convolution, gradient) in convolutions.zip(pass.backward(&layers, upper)) {
+    // Those of the fully connected layers, which come last, burn has found.
+    for (convolution, gradient) in network.convolutions().into_iter().zip(pass.backward(&layers, upper)) {
         register(&mut result, convolution, gradient, &inner);
     }
     Ok((runner::scalar(loss)?, result))
