@@ -77,6 +77,10 @@ impl Task for FcnnTask {
     type Network = Fcnn;
     type Batch = FcnnBatch;
 
+    fn given(&self) -> Result<toml::Table, TrainError> {
+        export::table(&self.settings)
+    }
+
     fn batch(&self, step: u64) -> Result<FcnnBatch, TrainError> {
         let frames = (0..self.settings.schedule.batch)
             .into_par_iter()
@@ -180,7 +184,7 @@ impl FcnnTask {
 /// Trains an FCNN and writes its model folder `output/<name>`.
 ///
 /// # Errors
-/// When the device, the simulator or a file fails, or the loss diverges.
+/// When the checkpoint was begun with other settings, the device, the simulator or a file fails, or the loss diverges.
 pub fn train_fcnn(
     settings: FcnnTrainSettings,
     choice: DeviceChoice,
@@ -268,6 +272,10 @@ mod tests {
     impl Task for Interrupted<'_> {
         type Network = Fcnn;
         type Batch = FcnnBatch;
+
+        fn given(&self) -> Result<toml::Table, TrainError> {
+            self.task.given()
+        }
 
         fn batch(&self, step: u64) -> Result<FcnnBatch, TrainError> {
             if step == self.at {

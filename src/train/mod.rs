@@ -1,7 +1,8 @@
 //! Training of the two networks on simulated frames, made on the fly, and of the DCNN on labelled ones too.
 //!
 //! A [`Task`] says how a batch is made, what its loss is and how a network is judged; [`run`](runner::run) is the one
-//! loop that all of them share: Adam, cosine schedule, checkpoints that resume exactly, a CSV log.
+//! loop that all of them share: Adam, cosine schedule, checkpoints that resume exactly, and with the
+//! same settings only, a CSV log.
 
 mod columns;
 mod convolutions;
@@ -13,6 +14,7 @@ mod fcnn;
 mod judged;
 mod labelled;
 mod parts;
+mod record;
 mod runner;
 mod samples;
 mod settings;

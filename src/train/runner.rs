@@ -1,7 +1,7 @@
 //! The training loop.
 
 use super::settings::Schedule;
-use super::{Metrics, TrainError};
+use super::{Metrics, TrainError, record};
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::{Module, ParamGroup};
 use burn::optim::lr_scheduler::constant::ConstantLr;
@@ -23,6 +23,9 @@ pub(super) trait Task: Sync {
     type Network: Module + Clone;
     type Batch: Send;
 
+    /// What makes a run what it is: a checkpoint is not resumed with anything else. Every key is always there.
+    fn given(&self) -> Result<toml::Table, TrainError>;
+
     /// The batch of `step`: the same for the same seed and step, whatever came before.
     fn batch(&self, step: u64) -> Result<Self::Batch, TrainError>;
 
@@ -43,8 +46,8 @@ pub(super) trait Task: Sync {
     fn evaluate(&self, network: &Self::Network, device: &Device) -> Result<Metrics, TrainError>;
 }
 
-/// Trains `network` and returns it. `folder` receives `log.csv` and the checkpoint; a
-/// checkpoint found there is resumed.
+/// Trains `network` and returns it. `folder` receives `log.csv`, the checkpoint and a record of what the task was given; a
+/// checkpoint found there is resumed, unless its task was given something else.
 pub(super) fn run<T: Task>(
     task: &T,
     network: T::Network,
@@ -55,6 +58,7 @@ pub(super) fn run<T: Task>(
     fs::create_dir_all(folder).map_err(|source| TrainError::File { path: folder.to_owned(), source })?;
     let training = device.clone().autodiff();
     let checkpoint = Checkpoint::new(folder);
+    record::claim(folder, &task.given()?, checkpoint.exists())?;
     let clipping = GradientClippingConfig::Norm(GRADIENT_NORM);
     let optimizer: ModuleOptimizer =
         AdamConfig::new().with_epsilon(1e-8).with_grad_clipping(Some(clipping)).init();
@@ -135,12 +139,20 @@ impl Checkpoint {
         Self { folder: folder.join("checkpoint") }
     }
 
+    fn step_file(&self) -> PathBuf {
+        self.folder.join("step")
+    }
+
+    fn exists(&self) -> bool {
+        self.step_file().exists()
+    }
+
     fn resume<M: Module>(
         &self,
         network: M,
         optimizer: ModuleOptimizer,
     ) -> Result<(M, ModuleOptimizer, u64), TrainError> {
-        let Ok(step) = fs::read_to_string(self.folder.join("step")) else {
+        let Ok(step) = fs::read_to_string(self.step_file()) else {
             return Ok((network, optimizer, 0));
         };
         let step =

@@ -6,11 +6,7 @@ use crate::train::columns::Learner;
 use crate::train::labelled::Labelled;
 use crate::train::settings::DcnnTrainSettings;
 use crate::train::{Metrics, TrainError, runner};
-use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The settings that a checkpoint is of, beside it.
-const SETTINGS_FILE: &str = "settings.toml";
 
 /// Trains a DCNN on `frames` alone, whatever `labelled_fraction` says, and writes its model folder `output/<name>`, which it gives
 /// back. Its sigma is not calibrated, it has no feature statistics, and its record has no errors: its user asks it for P.
@@ -29,36 +25,17 @@ pub fn train_dcnn_on(
     let settings = DcnnTrainSettings { labelled_fraction: 1.0, ..settings };
     settings.validate()?;
     let work = output.join(format!("{}.training", settings.name));
-    claim(&work, &settings, frames.description())?;
     let (device, _) = choice.open()?;
     device.seed(settings.schedule.seed);
     let mut task = DcnnTask::new(settings);
     task.labelled = Some(frames.clone());
-    let (network, started_from) = task.start(None, &device)?;
+    let network = task.start(None, &device)?;
     let learner = Learner::new(network, FEATURE_CHANNELS, &device);
     let learner = runner::run(&task, learner, &task.settings.schedule, &device, &work)?;
     let folder = output.join(&task.settings.name);
     let data = frames.description().to_owned();
-    task.export(&folder, &learner.dcnn, Record { started_from, data, metrics: Metrics::new() })?;
+    task.export(&folder, &learner.dcnn, Record { data, metrics: Metrics::new() })?;
     Ok(folder)
-}
-
-/// Makes `folder` the one of these settings and frames.
-fn claim(folder: &Path, settings: &DcnnTrainSettings, frames: &str) -> Result<(), TrainError> {
-    let path = folder.join(SETTINGS_FILE);
-    let table = super::export::table(settings)?;
-    let text = format!("# {frames}\n{table}");
-    let file = |source| TrainError::File { path: path.clone(), source };
-    if !path.exists() {
-        fs::create_dir_all(folder).map_err(file)?;
-        return fs::write(&path, text).map_err(file);
-    }
-    if fs::read_to_string(&path).map_err(file)? == text {
-        return Ok(());
-    }
-    let message =
-        "begun with other settings or other frames: expected the same, or another folder".to_owned();
-    Err(TrainError::Checkpoint { path, message })
 }
 
 #[cfg(test)]
@@ -104,7 +81,7 @@ mod tests {
             assert_eq!(std::fs::read(folder.join("weights.safetensors")).unwrap(), weights);
             let other = DcnnTrainSettings { gamma: [0.5, 1.0], ..settings };
             let error = train_dcnn_on(other, &frames(), DeviceChoice::Cpu, output.path()).unwrap_err();
-            assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");
+            assert!(error.to_string().contains("begun with gamma = [1.0, 1.0], now [0.5, 1.0]"), "{error}");
         }
     }
 }

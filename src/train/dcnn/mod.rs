@@ -43,6 +43,7 @@ pub struct DcnnTask {
     settings: DcnnTrainSettings,
     outputs: Vec<OutputSpec>,
     labelled: Option<Labelled>,
+    started_from: Option<StartingPoint>,
     ties: OnceLock<Ties>,
 }
 
@@ -70,7 +71,7 @@ fn output_specs(settings: &DcnnTrainSettings) -> Vec<OutputSpec> {
 impl DcnnTask {
     pub fn new(settings: DcnnTrainSettings) -> Self {
         let outputs = output_specs(&settings);
-        Self { settings, outputs, labelled: None, ties: OnceLock::new() }
+        Self { settings, outputs, labelled: None, started_from: None, ties: OnceLock::new() }
     }
 
     fn config(&self) -> DcnnConfig {
@@ -84,7 +85,7 @@ impl DcnnTask {
 
     /// Writes the network as a model folder.
     fn export(&self, folder: &Path, network: &Dcnn, record: Record) -> Result<(), TrainError> {
-        let Record { started_from, data, metrics } = record;
+        let Record { data, metrics } = record;
         let description =
             "Polar displacement and cell parameters of perovskites along [100], sliding windows".to_owned();
         let export = Export {
@@ -96,7 +97,7 @@ impl DcnnTask {
             outputs: self.outputs.clone(),
             features: None,
             schedule: self.settings.schedule.clone(),
-            started_from,
+            started_from: self.started_from.clone(),
             data,
             config: export::table(&self.settings)?,
             metrics,
@@ -145,6 +146,16 @@ impl Task for DcnnTask {
     type Network = Learner;
     type Batch = DcnnBatch;
 
+    fn given(&self) -> Result<toml::Table, TrainError> {
+        let mut given = export::table(&self.settings)?;
+        let weights = self.started_from.as_ref().map_or("random", |start| start.sha256.as_str());
+        let frames = self.labelled.as_ref().map_or("none", Labelled::description);
+        for (key, value) in [("initial_weights", weights), ("labelled_frames", frames)] {
+            given.insert(key.to_owned(), value.into());
+        }
+        Ok(given)
+    }
+
     fn batch(&self, step: u64) -> Result<DcnnBatch, TrainError> {
         let frames = (0..self.settings.schedule.batch)
             .into_par_iter()
@@ -183,16 +194,12 @@ impl Task for DcnnTask {
 }
 
 impl DcnnTask {
-    /// The network to train, and the model that it starts from.
-    fn start(
-        &mut self,
-        from_model: Option<&Path>,
-        device: &Device,
-    ) -> Result<(Dcnn, Option<StartingPoint>), TrainError> {
+    /// The network to train; from here on the task knows the model that it starts from.
+    fn start(&mut self, from_model: Option<&Path>, device: &Device) -> Result<Dcnn, TrainError> {
         let Some(folder) = from_model else {
             let network = self.config().init(device);
             let network = self.ties(&network, device).tied(network);
-            return Ok((self.normalised(network, device)?, None));
+            return self.normalised(network, device);
         };
         let LoadedModel { manifest, network, .. } = LoadedModel::dcnn(folder, device)?;
         let expected = Architecture::Dcnn(self.config());
@@ -207,7 +214,8 @@ impl DcnnTask {
         for (own, theirs) in self.outputs.iter_mut().zip(manifest.outputs) {
             *own = OutputSpec { trained_range: union(own.trained_range, theirs.trained_range), ..theirs };
         }
-        Ok((network, Some(StartingPoint { name: manifest.name, sha256: manifest.weights.sha256 })))
+        self.started_from = Some(StartingPoint { name: manifest.name, sha256: manifest.weights.sha256 });
+        Ok(network)
     }
 
     /// The network with weights that give every channel variance 1 over many frames, so that a fresh one of 15 layers learns at all
@@ -244,7 +252,7 @@ pub struct Beginning {
 /// Trains a DCNN and writes its model folder `output/<name>`.
 ///
 /// # Errors
-/// When the device, the simulator or a file fails, or the loss diverges.
+/// When the checkpoint was begun with something else, the device, the simulator or a file fails, or the loss diverges.
 pub fn train_dcnn(
     settings: DcnnTrainSettings,
     beginning: &Beginning,
@@ -255,7 +263,7 @@ pub fn train_dcnn(
     device.seed(settings.schedule.seed);
     let work = output.join(format!("{}.training", settings.name));
     let mut task = DcnnTask::new(settings);
-    let (network, started_from) = task.start(beginning.from_model.as_deref(), &device)?;
+    let network = task.start(beginning.from_model.as_deref(), &device)?;
     let schedule = task.settings.schedule.clone();
     if let Some(source) = &beginning.labels {
         let labelled = Labelled::read(source, task.settings.pixel_size_pm, schedule.crop_px)?;
@@ -284,7 +292,7 @@ pub fn train_dcnn(
         Some(labels) => format!("{}; {}", export::SIMULATED, labels.describe()),
         None => export::SIMULATED.to_owned(),
     };
-    task.export(&folder, network, Record { started_from, data, metrics: metrics.clone() })?;
+    task.export(&folder, network, Record { data, metrics: metrics.clone() })?;
     let frames = STATISTICS_FRAMES_FACTOR * task.settings.schedule.held_out_frames;
     statistics::write(&folder, &task.settings, choice, frames)?;
     Ok(metrics)
@@ -292,7 +300,6 @@ pub fn train_dcnn(
 
 /// What a model's folder says of its training, beside the settings.
 struct Record {
-    started_from: Option<StartingPoint>,
     data: String,
     metrics: Metrics,
 }
@@ -319,8 +326,11 @@ mod tests {
         let p = 0.5 * ranges.polarization_pm[1];
         let scenes = TrainingRanges { shear_rad: [-0.2, 0.1], polarization_pm: [0.0, p], ..ranges };
         let mut second = DcnnTask::new(DcnnTrainSettings { scenes, ..DcnnTrainSettings::default() });
-        let (_, started_from) = second.start(Some(folder.path()), &Device::flex()).unwrap();
-        assert_eq!(started_from.unwrap().sha256, manifest.weights.sha256);
+        second.start(Some(folder.path()), &Device::flex()).unwrap();
+        assert_eq!(
+            second.given().unwrap()["initial_weights"].as_str(),
+            Some(manifest.weights.sha256.as_str())
+        );
         for ((output, model), before) in second.outputs.iter().zip(&manifest.outputs).zip(&first.outputs) {
             assert_eq!((output.mean, output.scale), (model.mean, model.scale));
             if output.name != "cell_angle" && output.name != "cell_area" {
