@@ -95,6 +95,11 @@ impl Engine {
     /// When the device is absent or a model does not match its manifest.
     pub fn load(settings: &EngineSettings) -> Result<Self, NetworkError> {
         let (device, device_name) = settings.device.open()?;
+        Self::on(device, device_name, settings)
+    }
+
+    /// On a device that is open, whichever the settings ask for.
+    fn on(device: Device, device_name: String, settings: &EngineSettings) -> Result<Self, NetworkError> {
         let dcnn = settings.dcnn.as_deref().map(|folder| LoadedModel::dcnn(folder, &device)).transpose()?;
         let fcnn = settings.fcnn.as_deref().map(|folder| LoadedModel::fcnn(folder, &device)).transpose()?;
         let whitening =
@@ -116,12 +121,13 @@ impl Engine {
         Ok(engine)
     }
 
-    /// A DCNN whose maps hold the features themselves, whatever statistics its folder has.
+    /// A DCNN on an open device, whose maps hold the features themselves, whatever statistics its folder has.
     ///
     /// # Errors
-    /// As [`Self::load`].
-    pub(crate) fn with_raw_features(folder: &Path, choice: DeviceChoice) -> Result<Self, NetworkError> {
-        let mut engine = Self::load(&EngineSettings { device: choice, ..EngineSettings::default() })?;
+    /// When the folder holds no DCNN that matches its manifest.
+    pub(crate) fn with_raw_features(folder: &Path, device: &Device) -> Result<Self, NetworkError> {
+        let name = format!("{device:?}");
+        let mut engine = Self::on(device.clone(), name, &EngineSettings::default())?;
         let model = LoadedModel::dcnn_without_statistics(folder, &engine.device)?;
         engine
             .take_dcnn(LoadedModel { features: Some(FeatureStatistics::raw(FEATURE_CHANNELS)), ..model })?;

@@ -10,6 +10,7 @@ use crate::networks::{
 };
 use crate::preprocess::{PixelMap, resample};
 use crate::simulate::{TrainingRanges, random_scene, render};
+use burn::tensor::Device;
 use ndarray::{Array2, Array3};
 use rand::RngExt as _;
 use rayon::prelude::*;
@@ -45,10 +46,10 @@ struct Prepared {
 pub(super) fn write(
     folder: &Path,
     settings: &DcnnTrainSettings,
-    choice: DeviceChoice,
+    device: &Device,
     frames: usize,
 ) -> Result<(), TrainError> {
-    let engine = Engine::with_raw_features(folder, choice)?;
+    let engine = Engine::with_raw_features(folder, device)?;
     let statistics = statistics(&engine, settings, frames)?;
     let mut manifest = Manifest::read(folder)?;
     manifest.features = Some(write_part(folder, "features.safetensors", &statistics.to_bytes()?)?);
@@ -66,6 +67,7 @@ pub fn renew_statistics(
     frames: usize,
 ) -> Result<(), TrainError> {
     let settings = DcnnTrainSettings::of_model(from)?;
+    let (device, _) = choice.open()?;
     let file = |source| TrainError::File { path: to.to_owned(), source };
     std::fs::create_dir_all(to).map_err(file)?;
     if from.canonicalize().map_err(file)? != to.canonicalize().map_err(file)? {
@@ -74,7 +76,7 @@ pub fn renew_statistics(
             std::fs::copy(from.join(name), to.join(name)).map_err(file)?;
         }
     }
-    write(to, &settings, choice, frames)
+    write(to, &settings, &device, frames)
 }
 
 fn statistics(

@@ -294,7 +294,7 @@ pub fn train_dcnn(
     };
     task.export(&folder, network, Record { data, metrics: metrics.clone() })?;
     let frames = STATISTICS_FRAMES_FACTOR * task.settings.schedule.held_out_frames;
-    statistics::write(&folder, &task.settings, choice, frames)?;
+    statistics::write(&folder, &task.settings, &device, frames)?;
     Ok(metrics)
 }
 
