@@ -9,6 +9,7 @@ use crate::frame::ClassicalCell;
 use crate::label::{LabelSettings, label_frame};
 use crate::pipeline::Analyzer;
 use crate::preprocess::measured_pixels;
+pub(super) use crate::preprocess::{mean, rms};
 use crate::simulate::{Faults, TrainingRanges};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::{FRAC_PI_2, TAU};
@@ -296,15 +297,6 @@ impl Judged {
             self.classical.extend([p_x - truth.p_x - truth.mistilt_x, p_y - truth.p_y - truth.mistilt_y]);
         }
     }
-}
-
-pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v, count + 1));
-    sum / count as f64
-}
-
-pub(super) fn rms(values: impl Iterator<Item = f64>) -> f64 {
-    mean(values.map(|v| v * v)).sqrt()
 }
 
 /// Fraction of the components of P that lie within their predicted sigma; 0.683 when it is right.

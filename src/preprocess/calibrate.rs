@@ -4,12 +4,12 @@
 //! Assumptions: a perovskite seen along a pseudocubic [100] axis, so that the cell is square within the distortion that
 //! drift leaves; at least [`MIN_CELLS`] cells across. Error conditions: noise, amorphous regions, other zone axes.
 
+use super::averages::median;
 use super::normalise::Normalisation;
 use ferrostem_proto::{Calibration, CalibrationSource};
 use ndarray::{Array2, Axis};
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
-use std::cmp::Ordering;
 use std::f64::consts::{PI, TAU};
 
 /// Largest side of the centre crop that is transformed.
@@ -290,16 +290,6 @@ fn reflections(power: &Array2<f32>) -> Vec<Reflection> {
     peaks.retain(|peak| peak.power >= MIN_PEAK_TO_STRONGEST * strongest);
     peaks.truncate(MAX_PEAKS);
     peaks
-}
-
-/// The middle of `values` in the order of `compare`, the upper one of two; `None` of nothing.
-pub(crate) fn median<T: Copy>(
-    values: impl IntoIterator<Item = T>,
-    compare: fn(&T, &T) -> Ordering,
-) -> Option<T> {
-    let mut values: Vec<T> = values.into_iter().collect();
-    let middle = values.len() / 2;
-    (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, compare).1)
 }
 
 /// Offset of the vertex of the parabola through the logarithms of three powers at −1, 0, 1.

@@ -3,14 +3,16 @@
 //!
 //! [`prepare`] does it all, for any number of networks at once, and does what they share only once.
 
+mod averages;
 mod calibrate;
 mod mask;
 mod normalise;
 mod resample;
 mod windows;
 
+pub(crate) use averages::{mean, median, rms};
 pub use calibrate::{CalibrationError, CalibrationHints, LatticeEstimate, calibrate, estimate_lattice};
-pub(crate) use calibrate::{fourier_transform, median, power_spectrum};
+pub(crate) use calibrate::{fourier_transform, power_spectrum};
 pub use mask::measured_pixels;
 pub use normalise::Normalisation;
 pub use resample::{PixelMap, Resampled, resample};

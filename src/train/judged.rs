@@ -3,6 +3,7 @@
 use super::Metrics;
 use super::turns::Turns;
 use crate::networks::{BIAS_KEY, OutputSpec};
+use crate::preprocess::{mean, rms};
 
 /// Bounds of the ranges of counts, at an A column's peak, for which errors are reported.
 const DOSES: [(&str, [f64; 2]); 4] = [
@@ -52,11 +53,12 @@ impl Judged {
     /// Takes the mean error of every quantity out of the outputs, and out of the errors, as far as `turns` leaves one: over frames in all
     /// directions there is none that a lattice could have.
     pub fn unbias(&mut self, outputs: &mut [OutputSpec], turns: Turns) {
-        let mean = |errors: &Vec<f64>| {
-            let finite = || errors.iter().filter(|error| error.is_finite());
-            finite().sum::<f64>() / finite().count().max(1) as f64
+        let bias = |errors: &Vec<f64>| {
+            let bias = mean(errors.iter().copied().filter(|error| error.is_finite()));
+            // Nothing is known where nothing was judged.
+            if bias.is_nan() { 0.0 } else { bias }
         };
-        let biases = turns.output_mean(self.errors.each_ref().map(mean));
+        let biases = turns.output_mean(self.errors.each_ref().map(bias));
         for ((errors, spec), bias) in self.errors.iter_mut().zip(outputs).zip(biases) {
             spec.mean -= bias;
             errors.iter_mut().for_each(|error| *error -= bias);
@@ -128,11 +130,6 @@ impl Judged {
         let slope = if variance > 1e-6 { (covariance / variance).clamp(SLOPES[0], SLOPES[1]) } else { 1.0 };
         Some(SigmaCalibration { slope, intercept: y - slope * x })
     }
-}
-
-pub(super) fn rms(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0usize), |(sum, count), v| (sum + v * v, count + 1));
-    (sum / count.max(1) as f64).sqrt()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::evaluate::windows::random;
 use crate::frame::{ClassicalCell, PolarizationMaps};
 use crate::networks::{DeviceChoice, Engine, EngineSettings};
 use crate::polarization::sample_on_grid;
+use crate::preprocess;
 use crate::train::{DcnnTrainSettings, Labelled, Sample, Stack, add_gaussian_noise};
 use ferrostem_proto::GridSpec;
 use ndarray::{Array2, s};
@@ -151,11 +152,8 @@ fn p(maps: &PolarizationMaps, at: [usize; 2]) -> [f64; 2] {
 
 /// Root mean square error of a component of P, pm; NaN without spots.
 pub fn rms(spots: &[Spot]) -> f64 {
-    let squares = || {
-        let both = spots.iter().flat_map(|spot| [0, 1].map(|axis| spot.predicted[axis] - spot.truth[axis]));
-        both.map(|error| error * error).filter(|square| square.is_finite())
-    };
-    (squares().sum::<f64>() / squares().count() as f64).sqrt()
+    let both = spots.iter().flat_map(|spot| [0, 1].map(|axis| spot.predicted[axis] - spot.truth[axis]));
+    preprocess::rms(both.filter(|error| error.is_finite()))
 }
 
 /// Standard deviation of a component of the true P, pm: the error of who answers with its mean.

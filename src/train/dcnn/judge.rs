@@ -2,8 +2,9 @@
 
 use super::{DcnnTask, WEIGHTS};
 use crate::networks::Dcnn;
+use crate::preprocess::{mean, rms};
 use crate::train::TrainError;
-use crate::train::judged::{Judged, rms};
+use crate::train::judged::Judged;
 use crate::train::samples::{Sample, upload};
 use burn::tensor::{Device, Tensor};
 
@@ -46,15 +47,9 @@ impl DcnnTask {
                 judged.sigma.extend(physical(WEIGHTS.len(), window).map(f64::exp));
                 judged.dose.push(sample.peak_counts.unwrap_or(f64::NAN));
             }
-            let count = judged.sigma.len() - before;
-            if count > 0 {
-                let means = judged
-                    .errors
-                    .iter()
-                    .take(2)
-                    .map(|errors| errors.iter().skip(before).sum::<f64>() / count as f64);
-                let means: Vec<f64> = means.collect();
-                judged.frame_bias.extend(means);
+            if judged.sigma.len() > before {
+                let [x, y, ..] = &judged.errors;
+                judged.frame_bias.extend([x, y].map(|errors| mean(errors.iter().skip(before).copied())));
             }
         }
         Ok(judged)
@@ -66,8 +61,8 @@ impl DcnnTask {
         let samples = labelled.held_back(self.settings.schedule.crop_px).into_iter().map(Ok);
         let judged = self.judge(network, device, samples)?;
         let [x, y, ..] = &judged.errors;
-        let finite = || x.iter().chain(y).copied().filter(|error| error.is_finite());
-        Ok((finite().count() > 0).then(|| rms(finite())))
+        let error = rms(x.iter().chain(y).copied().filter(|error| error.is_finite()));
+        Ok(error.is_finite().then_some(error))
     }
 }
 
