@@ -24,8 +24,8 @@ const SLOPES: [f64; 2] = [0.5, 2.0];
 pub(super) struct Judged {
     /// Prediction minus truth, physical units, one vector a quantity.
     pub errors: [Vec<f64>; 6],
-    /// Truth of P, pm, to compare the error with the spread of what was to be found.
-    pub truth_p: Vec<f64>,
+    /// Truth, as the errors.
+    pub truths: [Vec<f64>; 6],
     /// Predicted sigma, pm.
     pub sigma: Vec<f64>,
     /// Counts at an A column's peak.
@@ -70,7 +70,9 @@ impl Judged {
         for (errors, spec) in self.errors.iter().zip(outputs) {
             metrics.insert(format!("rms_{}_{}", spec.name, spec.unit), rms(errors.iter().copied()));
         }
-        metrics.insert("rms_p_truth_pm".to_owned(), rms(self.truth_p.iter().copied()));
+        // To compare the error with the spread of what was to be found.
+        let truth_p = self.truths.iter().take(2).flatten();
+        metrics.insert("rms_p_truth_pm".to_owned(), rms(truth_p.copied()));
         metrics.insert("windows".to_owned(), self.sigma.len() as f64);
         metrics.insert(BIAS_KEY.to_owned(), rms(self.frame_bias.iter().copied()));
         let everything = ("", [f64::NEG_INFINITY, f64::INFINITY]);
@@ -149,7 +151,6 @@ mod tests {
                 let normal: f64 = StandardNormal.sample(&mut rng);
                 errors.push(truth(sigma) * normal);
             }
-            judged.truth_p.extend([1.0, -1.0]);
             judged.sigma.push(sigma);
             judged.dose.push(if sigma > 6.0 { 20.0 } else { 500.0 });
         }

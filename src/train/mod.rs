@@ -11,6 +11,7 @@ mod dcnn;
 mod direct;
 mod export;
 mod fcnn;
+mod gain;
 mod judged;
 mod labelled;
 mod parts;

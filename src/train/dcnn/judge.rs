@@ -39,11 +39,11 @@ impl DcnnTask {
             for (window, cell) in windows.cells.into_iter().enumerate() {
                 let Some(cell) = cell else { continue };
                 for (k, truth) in cell.quantities().into_iter().enumerate() {
-                    if let (Some(errors), Some(value)) = (judged.errors.get_mut(k), physical(k, window)) {
-                        errors.push(value - truth);
+                    if let Some(value) = physical(k, window) {
+                        judged.errors[k].push(value - truth);
+                        judged.truths[k].push(truth);
                     }
                 }
-                judged.truth_p.extend([cell.p_x, cell.p_y]);
                 judged.sigma.extend(physical(WEIGHTS.len(), window).map(f64::exp));
                 judged.dose.push(sample.peak_counts.unwrap_or(f64::NAN));
             }

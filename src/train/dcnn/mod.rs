@@ -274,15 +274,18 @@ pub fn train_dcnn(
     let learner = runner::run(&task, learner, &schedule, &device, &work)?;
     let network = &learner.dcnn;
 
-    // What is left of a bias, and sigma, are calibrated on frames of their own, then judged like the rest on held-out ones.
+    // What is left of a bias and of a gain, and then sigma, are calibrated on frames of their own, then judged like the rest on
+    // held-out ones.
     let calibration = (0..schedule.held_out_frames).map(|index| task.sample(Split::Calibration { index }));
     let mut calibration = task.judge(network, &device, calibration)?;
     calibration.unbias(&mut task.outputs, task.settings.turns);
+    let slopes = calibration.straighten(&mut task.outputs, task.settings.turns);
     let calibration = calibration.sigma_calibration();
     if let (Some(spec), Some(calibration)) = (task.outputs.last_mut(), calibration) {
         calibration.apply(spec);
     }
     let mut metrics = task.evaluate(&learner, &device)?;
+    metrics.extend(slopes);
     let after = task.held_back(network, &device)?;
     for (name, error) in [("before", before), ("after", after)] {
         metrics.extend(error.map(|error| (format!("held_back_rms_p_component_{name}_pm"), error)));
