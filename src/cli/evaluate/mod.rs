@@ -79,12 +79,8 @@ pub(super) struct EvaluateArgs {
     /// The tables as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Model folder, or name of a shipped model.
-    #[arg(long, value_name = "DIR")]
-    dcnn: Option<String>,
-    /// Model folder, name of a shipped model, or none.
-    #[arg(long, value_name = "DIR")]
-    fcnn: Option<String>,
+    #[command(flatten)]
+    models: super::ModelArgs,
     #[command(flatten)]
     config: super::ConfigArgs,
 }
@@ -92,12 +88,7 @@ pub(super) struct EvaluateArgs {
 impl EvaluateArgs {
     fn config(&self) -> anyhow::Result<Config> {
         let mut config = self.config.load()?;
-        if let Some(dcnn) = &self.dcnn {
-            config.models.dcnn.clone_from(dcnn);
-        }
-        if let Some(fcnn) = &self.fcnn {
-            config.models.fcnn.clone_from(fcnn);
-        }
+        self.models.override_in(&mut config);
         config.validate()?;
         Ok(config)
     }

@@ -1,11 +1,11 @@
 //! What a study is to the command line, and what it is made in.
 
+use super::super::progress;
 use super::images::ImageArgs;
 use crate::config::{Config, InvalidSetting};
 use crate::networks::LayeredDcnn;
 use crate::pipeline::Analyzer;
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
@@ -69,7 +69,7 @@ impl Setting<'_> {
 
     /// Does `work` beside a progress bar, which each call of what `work` gets moves on by one of `frames`.
     pub fn watch<T>(&self, frames: usize, work: impl FnOnce(&dyn Fn()) -> T) -> T {
-        let bar = progress(frames, self.quiet);
+        let bar = progress(frames as u64, self.quiet);
         let done = work(&|| bar.inc(1));
         bar.finish_and_clear();
         done
@@ -79,15 +79,4 @@ impl Setting<'_> {
     pub fn draw<T, E>(&self, figures: impl FnOnce(&Path) -> Result<T, E>) -> Result<(), E> {
         self.out.map_or(Ok(()), |folder| figures(folder).map(|_| ()))
     }
-}
-
-fn progress(frames: usize, hidden: bool) -> ProgressBar {
-    if hidden {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(frames as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} frame {pos}/{len} {per_sec} left {eta}") {
-        bar.set_style(style);
-    }
-    bar
 }
