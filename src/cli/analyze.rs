@@ -1,26 +1,22 @@
 //! `ferrostem analyze`: all stages on files, without sockets.
 
-use super::say;
+use super::{progress, say};
 use crate::config::Config;
 use crate::figure;
 use crate::ingest::SourceSettings;
 use crate::pipeline::{Analyzer, now_ns};
-use crate::session::{OpenOptions, RecordSettings, Recorder, SessionHeader, open};
+use crate::session::{RecordSettings, Recorder, SessionHeader};
 use anyhow::Context as _;
 use clap::Args;
 use ferrostem_proto::ResultMessage;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(super) struct AnalyzeArgs {
-    /// Session, NSID, HyperSpy, EMD, Nion Swift, NeXus, TIFF, .npy, …, or any HDF5 file with --dataset.
-    file: PathBuf,
-    /// Path of the images in the HDF5 file.
-    #[arg(long)]
-    dataset: Option<String>,
+    #[command(flatten)]
+    input: super::FileArgs,
     /// Pixel size; overrides the file's. Without either it is estimated from the lattice.
     #[arg(long, value_name = "PM")]
     pixel_size_pm: Option<f64>,
@@ -33,12 +29,8 @@ pub(super) struct AnalyzeArgs {
     /// Folder for pictures of each frame.
     #[arg(long, value_name = "DIR")]
     png: Option<PathBuf>,
-    /// Model folder, name of a shipped model, or none.
-    #[arg(long, value_name = "DIR")]
-    dcnn: Option<String>,
-    /// Model folder, name of a shipped model, or none.
-    #[arg(long, value_name = "DIR")]
-    fcnn: Option<String>,
+    #[command(flatten)]
+    models: super::ModelArgs,
     /// Feed the networks the file's own pixels.
     #[arg(long)]
     native_scale: bool,
@@ -58,12 +50,7 @@ impl AnalyzeArgs {
         if let Some(material) = &self.material {
             config.material.clone_from(material);
         }
-        if let Some(dcnn) = &self.dcnn {
-            config.models.dcnn.clone_from(dcnn);
-        }
-        if let Some(fcnn) = &self.fcnn {
-            config.models.fcnn.clone_from(fcnn);
-        }
+        self.models.override_in(&mut config);
         config.models.exact_windows |= self.exact_windows;
         config.preprocess.native_scale |= self.native_scale;
         config.validate()?;
@@ -73,8 +60,7 @@ impl AnalyzeArgs {
 
 pub(super) fn analyze(args: &AnalyzeArgs) -> anyhow::Result<()> {
     let config = args.config()?;
-    let options = OpenOptions { dataset: args.dataset.clone(), ..OpenOptions::default() };
-    let mut reader = open(&args.file, &options)?;
+    let mut reader = args.input.open()?;
     let source = config.sources.first().cloned().unwrap_or_default();
     let mut analyzer = Analyzer::new(&config)?;
     let mut recorder = match &args.out {
@@ -88,20 +74,19 @@ pub(super) fn analyze(args: &AnalyzeArgs) -> anyhow::Result<()> {
             Some(Recorder::create(path, &RecordSettings::default(), &header)?)
         }
     };
-    let stem =
-        args.file.file_stem().map_or_else(|| "frame".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let stem = args.input.stem();
     let source = SourceSettings { acquisition: stem.clone(), ..source };
     let frames = reader.len();
-    let bar = progress(frames, args.json);
+    let bar = progress(frames as u64, args.json || frames < 2);
     for index in 0..frames {
         let frame = reader
             .frame(index)?
             .into_frame(&source, args.pixel_size_pm, now_ns())
-            .with_context(|| format!("{}, frame {index}", args.file.display()))?;
+            .with_context(|| format!("{}, frame {index}", args.input.file.display()))?;
         let frame = Arc::new(frame);
         let mut result = analyzer
             .analyze(Arc::clone(&frame))
-            .with_context(|| format!("{}, frame {index}", args.file.display()))?;
+            .with_context(|| format!("{}, frame {index}", args.input.file.display()))?;
         result.timing.t_published_ns = now_ns();
         if let Some(recorder) = &mut recorder {
             recorder.frame(&frame)?;
@@ -120,17 +105,6 @@ pub(super) fn analyze(args: &AnalyzeArgs) -> anyhow::Result<()> {
         recorder.finish()?;
     }
     Ok(())
-}
-
-fn progress(frames: usize, json: bool) -> ProgressBar {
-    if json || frames < 2 {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(frames as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} frame {pos}/{len} {per_sec} left {eta}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 /// Mean and standard deviation of what was measured.

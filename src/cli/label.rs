@@ -8,7 +8,7 @@ use crate::label::{FrameLabels, LabelSettings, label_frame};
 use crate::material::Material;
 use crate::pipeline::now_ns;
 use crate::preprocess::calibrate_frame;
-use crate::session::{LabelWriter, OpenOptions, open};
+use crate::session::LabelWriter;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -22,11 +22,8 @@ enum Centre {
 
 #[derive(Debug, Args)]
 pub(super) struct LabelArgs {
-    /// Session, NSID, HyperSpy, EMD, Nion Swift, NeXus, TIFF, .npy, …, or any HDF5 file with --dataset.
-    file: PathBuf,
-    /// Path of the images in the HDF5 file.
-    #[arg(long)]
-    dataset: Option<String>,
+    #[command(flatten)]
+    input: super::FileArgs,
     /// Pixel size; overrides the file's. Without either it is taken from the lattice and --material.
     #[arg(long, value_name = "PM")]
     pixel_size_pm: Option<f64>,
@@ -55,15 +52,13 @@ pub(super) struct LabelArgs {
 
 pub(super) fn label(args: &LabelArgs) -> anyhow::Result<()> {
     let material = args.material.as_deref().map(Material::resolve).transpose()?;
-    let options = OpenOptions { dataset: args.dataset.clone(), ..OpenOptions::default() };
-    let mut reader = open(&args.file, &options)?;
+    let mut reader = args.input.open()?;
     let centre = match args.centre {
         Centre::A => Sublattice::A,
         Centre::B => Sublattice::B,
     };
     let settings = LabelSettings { centre, ..LabelSettings::default() };
-    let stem =
-        args.file.file_stem().map_or_else(|| "frame".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let stem = args.input.stem();
     let frames = match &args.frames {
         Some(text) => frame_range(text, Some(reader.len()))?,
         None => 0..reader.len(),
@@ -72,13 +67,13 @@ pub(super) fn label(args: &LabelArgs) -> anyhow::Result<()> {
         None => None,
         Some(path) => {
             let settings = toml::to_string(&settings).context("the settings as TOML")?;
-            Some(LabelWriter::create(path, &args.file.display().to_string(), &settings)?)
+            Some(LabelWriter::create(path, &args.input.file.display().to_string(), &settings)?)
         }
     };
     let source = SourceSettings { acquisition: stem.clone(), ..SourceSettings::default() };
     let one = frames.len() == 1;
     for index in frames {
-        let place = || format!("{}, frame {index}", args.file.display());
+        let place = || format!("{}, frame {index}", args.input.file.display());
         let frame =
             reader.frame(index)?.into_frame(&source, args.pixel_size_pm, now_ns()).with_context(place)?;
         let lattice_a_pm = material.as_ref().map(|material| material.lattice_a_pm);

@@ -16,8 +16,10 @@ pub mod terminal;
 mod train;
 
 use crate::config::{Config, ConfigError};
+use crate::session::{FrameReader, OpenOptions, SessionError, open};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal as _, Write as _};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -117,6 +119,62 @@ fn frame_range(text: &str, len: Option<usize>) -> anyhow::Result<Range<usize>> {
         Some(len) => format!("--frames {text}: expected FIRST:END within the file's 0:{len}"),
         None => format!("--frames {text}: expected FIRST:END, for example 0:2"),
     })
+}
+
+/// A bar of as many frames, moved on by whoever does them.
+fn progress(frames: u64, hidden: bool) -> ProgressBar {
+    if hidden {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(frames);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} frame {pos}/{len} {per_sec} left {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The networks that are used in place of the config's.
+#[derive(Debug, Args)]
+struct ModelArgs {
+    /// Model folder, name of a shipped model, or none.
+    #[arg(long, value_name = "DIR")]
+    dcnn: Option<String>,
+    /// Model folder, name of a shipped model, or none.
+    #[arg(long, value_name = "DIR")]
+    fcnn: Option<String>,
+}
+
+impl ModelArgs {
+    fn override_in(&self, config: &mut Config) {
+        if let Some(dcnn) = &self.dcnn {
+            config.models.dcnn.clone_from(dcnn);
+        }
+        if let Some(fcnn) = &self.fcnn {
+            config.models.fcnn.clone_from(fcnn);
+        }
+    }
+}
+
+/// The file whose frames are read.
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// Session, NSID, HyperSpy, EMD, Nion Swift, NeXus, TIFF, .npy, …, or any HDF5 file with --dataset.
+    file: PathBuf,
+    /// Path of the images in the HDF5 file.
+    #[arg(long)]
+    dataset: Option<String>,
+}
+
+impl FileArgs {
+    fn open(&self) -> Result<Box<dyn FrameReader>, SessionError> {
+        let options = OpenOptions { dataset: self.dataset.clone(), ..OpenOptions::default() };
+        open(&self.file, &options)
+    }
+
+    /// What the frames are named after.
+    fn stem(&self) -> String {
+        self.file.file_stem().map_or_else(|| "frame".to_owned(), |stem| stem.to_string_lossy().into_owned())
+    }
 }
 
 /// Where the settings come from.

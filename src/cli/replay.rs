@@ -2,7 +2,7 @@
 
 use super::say;
 use crate::publish::{LaneOptions, PubLane, Publisher, QueueCapacity};
-use crate::session::{Clock, FrameOutput, OpenOptions, Player, Schedule, ScheduleOptions, Speed, open};
+use crate::session::{Clock, FrameOutput, Player, Schedule, ScheduleOptions, Speed};
 use crate::telemetry::LaneMetrics;
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -11,7 +11,6 @@ use ferrostem_proto::cbor;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,11 +30,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArgs {
-    /// Session, NSID, HyperSpy, EMD, Nion Swift, NeXus, TIFF, .npy, …, or any HDF5 file with --dataset.
-    file: PathBuf,
-    /// Path of the images in the HDF5 file.
-    #[arg(long)]
-    dataset: Option<String>,
+    #[command(flatten)]
+    input: super::FileArgs,
     /// 1 = as recorded, 2 = twice as fast, max = as fast as the subscribers take it.
     #[arg(long, default_value = "1")]
     speed: Speed,
@@ -116,8 +112,7 @@ impl Clock for EventLoopClock {
 }
 
 pub(super) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
-    let options = OpenOptions { dataset: args.dataset.clone(), ..OpenOptions::default() };
-    let mut reader = open(&args.file, &options)?;
+    let mut reader = args.input.open()?;
     let schedule = Schedule::of(
         reader.as_ref(),
         &ScheduleOptions {

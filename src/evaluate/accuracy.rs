@@ -2,7 +2,7 @@
 
 use super::EvaluateError;
 use super::table::Table;
-use super::windows::{KnownFrame, Window, at_dose, known_frame, known_windows};
+use super::windows::{KnownFrame, Window, at_dose, check_known, known_frame, known_windows};
 use crate::columns::Neighbours;
 use crate::config::InvalidSetting;
 use crate::frame::ClassicalCell;
@@ -54,20 +54,12 @@ impl AccuracySettings {
     /// For the first value out of range; the error names it after `key_prefix`.
     pub fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
         let key = |name: &str| format!("{key_prefix}{name}");
-        if !(128..=4096).contains(&self.side_px) {
-            return Err(InvalidSetting::new(key("side_px"), self.side_px, "128 to 4096 px"));
-        }
-        if !(1..=100_000).contains(&self.frames) {
-            return Err(InvalidSetting::new(key("frames"), self.frames, "1 to 100000"));
-        }
+        check_known(key_prefix, self.side_px, self.frames, self.within_cells)?;
         if let Some(counts) = self.counts.iter().find(|counts| !(**counts >= 1.0 && **counts <= 1e6)) {
             return Err(InvalidSetting::new(key("counts"), counts, "1 to 1000000"));
         }
         if let Some(pixel) = self.pixel_sizes_pm.iter().find(|pixel| !(**pixel >= 3.0 && **pixel <= 60.0)) {
             return Err(InvalidSetting::new(key("pixel_sizes_pm"), pixel, "3 to 60 pm"));
-        }
-        if !(self.within_cells > 0.0 && self.within_cells <= 1.0) {
-            return Err(InvalidSetting::new(key("within_cells"), self.within_cells, "above 0, at most 1"));
         }
         self.scenes.validate(&key("scenes"))
     }

@@ -212,15 +212,12 @@ impl Study {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::networks::{Architecture, DcnnConfig, DeviceChoice, HeadKind, Padding, write_untrained};
+    use crate::evaluate::filters::tests::small_network;
 
     #[test]
     fn maps_are_the_networks_own_and_the_most_varying_come_first() {
         let folder = tempfile::tempdir().unwrap();
-        let config =
-            DcnnConfig { padding: Padding::Valid, head: HeadKind::Linear, window_px: 30, outputs: 7 };
-        write_untrained(folder.path(), Architecture::Dcnn(config), 3).unwrap();
-        let network = LayeredDcnn::load(folder.path(), DeviceChoice::Cpu).unwrap();
+        let network = small_network(folder.path());
         let settings =
             FeaturesSettings { side_px: 40, layers: vec![1, 3], maps: 4, ..FeaturesSettings::default() };
         settings.validate("").unwrap();

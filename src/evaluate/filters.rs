@@ -158,17 +158,22 @@ impl Study {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::networks::{Architecture, DcnnConfig, DeviceChoice, HeadKind, Padding, write_untrained};
+
+    /// Random weights, windows of 30 px.
+    pub fn small_network(folder: &Path) -> LayeredDcnn {
+        let config =
+            DcnnConfig { padding: Padding::Valid, head: HeadKind::Linear, window_px: 30, outputs: 7 };
+        write_untrained(folder, Architecture::Dcnn(config), 3).unwrap();
+        LayeredDcnn::load(folder, DeviceChoice::Cpu).unwrap()
+    }
 
     #[test]
     fn every_filter_gets_its_own_image_from_the_same_noise() {
         let folder = tempfile::tempdir().unwrap();
-        let config =
-            DcnnConfig { padding: Padding::Valid, head: HeadKind::Linear, window_px: 30, outputs: 7 };
-        write_untrained(folder.path(), Architecture::Dcnn(config), 3).unwrap();
-        let network = LayeredDcnn::load(folder.path(), DeviceChoice::Cpu).unwrap();
+        let network = small_network(folder.path());
         let settings = FiltersSettings { layers: vec![1, 2], steps: 4, ..FiltersSettings::default().quick() };
         settings.validate("").unwrap();
         let mut calls = 0;

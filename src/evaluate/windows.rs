@@ -71,6 +71,29 @@ impl KnownFrame {
     }
 }
 
+/// Checks the side, the number and the judged part of known frames.
+///
+/// # Errors
+/// For the first value out of range; the error names it after `key_prefix`.
+pub(super) fn check_known(
+    key_prefix: &str,
+    side_px: usize,
+    frames: usize,
+    within_cells: f64,
+) -> Result<(), InvalidSetting> {
+    let key = |name: &str| format!("{key_prefix}{name}");
+    if !(128..=4096).contains(&side_px) {
+        return Err(InvalidSetting::new(key("side_px"), side_px, "128 to 4096 px"));
+    }
+    if !(1..=100_000).contains(&frames) {
+        return Err(InvalidSetting::new(key("frames"), frames, "1 to 100000"));
+    }
+    if !(within_cells > 0.0 && within_cells <= 1.0) {
+        return Err(InvalidSetting::new(key("within_cells"), within_cells, "above 0, at most 1"));
+    }
+    Ok(())
+}
+
 /// Frame `index` of `shape` in the endless series that `ranges` and `seed` describe; training sees none of them.
 ///
 /// # Errors

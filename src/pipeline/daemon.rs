@@ -282,6 +282,8 @@ impl Daemon {
         self.shared.inbox.close();
         let threads: Vec<JoinHandle<()>> = self.sources.drain(..).chain(self.stages.drain(..)).collect();
         let finished = join_until(threads, deadline);
+        // The last totals, for whoever kept the telemetry.
+        self.shared.count();
         if !finished {
             tracing::error!("frames were still being processed when the grace period ended");
         }

@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use zeromq::{ReqSocket, Socket, SocketRecv, SocketSend, SubSocket, ZmqMessage};
 
-/// Frames that may wait for their result.
-const KEPT_FRAMES: usize = 8;
+/// Bytes of pixels that may wait for their results. A frame waits for as long as its result takes, which on a starved processor is
+/// many frames' time: at a frame of 512² every half second, this is two minutes.
+const KEPT_BYTES: usize = 256 << 20;
 /// A request that takes longer has failed.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -96,9 +97,11 @@ async fn follow(endpoints: &Endpoints, events: Sender<Event>) -> anyhow::Result<
     frames.connect(&endpoints.frames).await?;
     frames.subscribe("").await?;
     let mut steer = Steer::connect(endpoints).await?;
-    let mut waiting = Waiting::default();
+    let mut waiting = Waiting::within(KEPT_BYTES);
     loop {
         tokio::select! {
+            // A result finds its frame here, however much of either has come meanwhile.
+            biased;
             message = frames.recv() => waiting.keep(message?)?,
             message = results.recv() => {
                 let message = message?;
@@ -130,24 +133,40 @@ fn offer(events: &Sender<Event>, event: Event) {
 }
 
 /// Frames whose results have not come yet, by acquisition and sequence number.
-#[derive(Default)]
-struct Waiting(BTreeMap<(String, u64), FrameMessage>);
+struct Waiting {
+    frames: BTreeMap<(String, u64), FrameMessage>,
+    /// Bytes of pixels that may wait.
+    most_bytes: usize,
+}
 
 impl Waiting {
+    const fn within(most_bytes: usize) -> Self {
+        Self { frames: BTreeMap::new(), most_bytes }
+    }
+
     fn keep(&mut self, message: ZmqMessage) -> anyhow::Result<()> {
         let Some(payload) = message.get(0) else { return Ok(()) };
         if let FramesMessage::Frame(frame) = cbor::decode_frames(payload, &Limits::default())? {
-            self.0.insert((frame.acquisition.clone().unwrap_or_default(), frame.seq), *frame);
-            while self.0.len() > KEPT_FRAMES {
-                self.0.pop_first();
-            }
+            self.insert(*frame);
         }
         Ok(())
     }
 
+    /// The oldest give way to a new one.
+    fn insert(&mut self, frame: FrameMessage) {
+        self.frames.insert((frame.acquisition.clone().unwrap_or_default(), frame.seq), frame);
+        while self.frames.len() > 1 && self.bytes() > self.most_bytes {
+            self.frames.pop_first();
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.frames.values().map(|frame| frame.data.bytes().len()).sum()
+    }
+
     fn take(&mut self, result: &ResultMessage) -> Option<FrameMessage> {
-        let frame = self.0.remove(&(result.acquisition.clone(), result.seq));
-        self.0.retain(|(acquisition, seq), _| *acquisition != result.acquisition || *seq > result.seq);
+        let frame = self.frames.remove(&(result.acquisition.clone(), result.seq));
+        self.frames.retain(|(acquisition, seq), _| *acquisition != result.acquisition || *seq > result.seq);
         frame
     }
 }
@@ -214,4 +233,34 @@ async fn ask(socket: &mut ReqSocket, request: &Value) -> anyhow::Result<Value> {
     let reply = timeout(REPLY_TIMEOUT, socket.recv()).await??;
     let body = reply.get(0).cloned().unwrap_or_default();
     Ok(serde_json::from_slice(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ferrostem_proto::{ArrayError, PixelArray};
+
+    #[test]
+    fn a_late_result_still_finds_its_frame_and_what_came_before_is_let_go() {
+        let frame = |seq: u64, side: usize| -> Result<FrameMessage, ArrayError> {
+            let data = PixelArray::from_f32([side; 2], &vec![1.0; side * side])?;
+            Ok(FrameMessage { acquisition: Some("a".to_owned()), ..FrameMessage::new(seq, data) })
+        };
+        let mut waiting = Waiting::within(KEPT_BYTES);
+        for seq in 0..100 {
+            waiting.insert(frame(seq, 64).unwrap());
+        }
+        let result =
+            |seq: u64| ResultMessage { acquisition: "a".to_owned(), seq, ..ResultMessage::default() };
+        assert_eq!(waiting.take(&result(40)).map(|frame| frame.seq), Some(40));
+        assert_eq!(waiting.frames.keys().next().map(|(_, seq)| *seq), Some(41));
+        assert!(waiting.take(&result(40)).is_none());
+        // Room for four frames of 64².
+        let mut waiting = Waiting::within(4 * 4 * 64 * 64);
+        for seq in 200..206 {
+            waiting.insert(frame(seq, 64).unwrap());
+        }
+        let kept: Vec<u64> = waiting.frames.keys().map(|(_, seq)| *seq).collect();
+        assert_eq!(kept, [202, 203, 204, 205]);
+    }
 }

@@ -18,7 +18,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use ferrostem_proto::ResultMessage;
 use ndarray::Array2;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use summary::Summary;
 
@@ -100,29 +101,52 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<()> {
         },
         sender,
     )?;
-    let outcome = watch(args, &events);
+    let mut seen = Seen { summary: Summary::start(), newest: None };
+    let outcome = watch(args, &events, &mut seen);
     controller.stop();
-    daemon.shutdown();
-    microscope.shutdown();
-    let Watched { summary, newest } = outcome?;
-    if let (Some(folder), Some((frame, result))) = (&args.png, &newest) {
-        figure::write_all(folder, "demo", frame, result)?;
+    let telemetry = Arc::clone(daemon.telemetry());
+    if !daemon.shutdown() {
+        seen.summary.leave_unfinished(&telemetry.snapshot());
     }
-    if args.json { say(summary.to_json()) } else { say(summary) }
+    microscope.shutdown();
+    if let Some(folder) = &args.png {
+        seen.draw(folder)?;
+    }
+    outcome?;
+    if args.json { say(seen.summary.to_json()) } else { say(seen.summary) }
 }
 
-struct Watched {
+/// What was seen of the demo until it ended.
+struct Seen {
     summary: Summary,
     /// The newest result with the frame it came from.
     newest: Option<(Array2<f32>, ResultMessage)>,
 }
 
-/// Follows the controller's events until enough frames were processed or the view is closed.
-fn watch(args: &DemoArgs, events: &Receiver<Event>) -> anyhow::Result<Watched> {
+impl Seen {
+    /// Pictures of the last frame that was finished.
+    fn draw(&self, folder: &Path) -> anyhow::Result<()> {
+        match &self.newest {
+            Some((frame, result)) => {
+                figure::write_all(folder, "demo", frame, result)?;
+            }
+            None if self.summary.frames() > 0 => {
+                tracing::warn!("no pictures: the controller had let go of every frame when its result came");
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Follows the controller's events until enough frames were processed, no more of them are, or the view is closed.
+///
+/// # Errors
+/// When the controller fails, or not a single frame was processed for a long time.
+fn watch(args: &DemoArgs, events: &Receiver<Event>, seen: &mut Seen) -> anyhow::Result<()> {
     let mut view = if args.draws() { Some(LiveView::open()?) } else { None };
     let mut state = ViewState::default();
-    let mut summary = Summary::start();
-    let mut newest = None;
+    let Seen { summary, newest } = seen;
     let mut last_result = Instant::now();
     loop {
         match events.recv_timeout(TICK) {
@@ -131,7 +155,7 @@ fn watch(args: &DemoArgs, events: &Receiver<Event>) -> anyhow::Result<Watched> {
                 state.observe(&result);
                 summary.observe(&result);
                 if let Some(frame) = frame {
-                    newest = Some((frame, *result));
+                    *newest = Some((frame, *result));
                 }
             }
             Ok(Event::Status(status)) => {
@@ -155,8 +179,16 @@ fn watch(args: &DemoArgs, events: &Receiver<Event>) -> anyhow::Result<Watched> {
             break;
         }
         if last_result.elapsed() > PATIENCE {
-            bail!("no result for {} s", PATIENCE.as_secs());
+            let seconds = PATIENCE.as_secs();
+            if summary.frames() == 0 {
+                bail!("no result for {seconds} s");
+            }
+            tracing::warn!(
+                frames = summary.frames(),
+                "no further result for {seconds} s: the demo ends here"
+            );
+            break;
         }
     }
-    Ok(Watched { summary, newest })
+    Ok(())
 }

@@ -21,6 +21,7 @@ pub(super) struct Summary {
     counters: Counters,
     device: String,
     models: Vec<String>,
+    unfinished: u64,
 }
 
 impl Summary {
@@ -39,6 +40,7 @@ impl Summary {
             counters: Counters::default(),
             device: String::new(),
             models: Vec::new(),
+            unfinished: 0,
         }
     }
 
@@ -85,6 +87,13 @@ impl Summary {
         self.steered += 1;
     }
 
+    /// The daemon ended, with these totals, before it was done with all that it had taken in.
+    pub const fn leave_unfinished(&mut self, totals: &Counters) {
+        let Counters { processed, superseded, rejected, partial_skipped, .. } = totals;
+        let done = *processed + *superseded + *rejected + *partial_skipped;
+        self.unfinished = totals.received.saturating_sub(done);
+    }
+
     fn percentile_us(&self, percent: usize) -> u64 {
         let mut sorted = self.latencies_us.clone();
         sorted.sort_unstable();
@@ -113,6 +122,7 @@ impl Summary {
             "counters": self.counters,
             "device": self.device,
             "models": self.models,
+            "unfinished": self.unfinished,
         })
     }
 }
@@ -133,6 +143,26 @@ impl fmt::Display for Summary {
             self.windows,
             self.candidates.len(),
             self.steered,
-        )
+        )?;
+        match self.unfinished {
+            0 => Ok(()),
+            unfinished => write!(f, "; {unfinished} more not finished"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_were_taken_in_and_never_done_with_are_unfinished() {
+        let mut summary = Summary::start();
+        assert!(!summary.to_string().contains("not finished"));
+        let totals =
+            Counters { received: 20, processed: 5, superseded: 12, rejected: 1, ..Counters::default() };
+        summary.leave_unfinished(&totals);
+        assert!(summary.to_string().ends_with("; 2 more not finished"), "{summary}");
+        assert_eq!(summary.to_json()["unfinished"], 2);
     }
 }

@@ -1,6 +1,6 @@
 //! Frames into a file, and their truth into the one beside it.
 
-use crate::cli::say;
+use crate::cli::{progress, say};
 use crate::ingest::SourceSettings;
 use crate::ingest::validate::validate;
 use crate::pipeline::now_ns;
@@ -9,7 +9,6 @@ use crate::session::{RecordSettings, Recorder, SessionHeader};
 use crate::simulate::{Beam, Scanned, Scene};
 use anyhow::{Context as _, bail};
 use ferrostem_proto::FrameMessage;
-use indicatif::{ProgressBar, ProgressStyle};
 use ndarray_npy::write_npy;
 use std::path::Path;
 
@@ -49,7 +48,7 @@ fn write_session(scene: &Scene, path: &Path, frames: u64) -> anyhow::Result<()> 
     let source = SourceSettings { name: "simulator".to_owned(), ..SourceSettings::default() };
     let mut beam = Beam::new(scene);
     let mut start_ns = now_ns();
-    let bar = progress(frames);
+    let bar = progress(frames, false);
     for seq in 0..frames {
         let scanned = beam.scan(&scene.microscope)?;
         let (message, end_ns) = labels.add(seq, scanned, start_ns)?;
@@ -67,14 +66,6 @@ fn write_session(scene: &Scene, path: &Path, frames: u64) -> anyhow::Result<()> 
         summary.frames,
         truth_path(&path).display()
     ))
-}
-
-fn progress(frames: u64) -> ProgressBar {
-    let bar = ProgressBar::new(frames);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} frame {pos}/{len} {per_sec} left {eta}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 /// The truth file that grows beside the frames.

@@ -5,7 +5,7 @@ mod figures;
 
 use super::EvaluateError;
 use super::table::Table;
-use super::windows::{QUANTITIES, Window, known_frame, known_windows};
+use super::windows::{QUANTITIES, Window, check_known, known_frame, known_windows};
 use crate::config::InvalidSetting;
 use crate::pipeline::Analyzer;
 use crate::simulate::TrainingRanges;
@@ -50,15 +50,7 @@ impl RegressionSettings {
     /// For the first value out of range; the error names it after `key_prefix`.
     pub fn validate(&self, key_prefix: &str) -> Result<(), InvalidSetting> {
         let key = |name: &str| format!("{key_prefix}{name}");
-        if !(128..=4096).contains(&self.side_px) {
-            return Err(InvalidSetting::new(key("side_px"), self.side_px, "128 to 4096 px"));
-        }
-        if !(1..=100_000).contains(&self.frames) {
-            return Err(InvalidSetting::new(key("frames"), self.frames, "1 to 100000"));
-        }
-        if !(self.within_cells > 0.0 && self.within_cells <= 1.0) {
-            return Err(InvalidSetting::new(key("within_cells"), self.within_cells, "above 0, at most 1"));
-        }
+        check_known(key_prefix, self.side_px, self.frames, self.within_cells)?;
         if !(self.outlier_sigmas > 0.0 && self.outlier_sigmas.is_finite()) {
             return Err(InvalidSetting::new(key("outlier_sigmas"), self.outlier_sigmas, "a number above 0"));
         }
