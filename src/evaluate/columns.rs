@@ -1,11 +1,14 @@
-//! How many atomic columns the FCNN finds, and how near to the truth they lie once refined, by dose.
+//! How many atomic columns the FCNN finds, and how near to the truth they lie once refined, by dose; beside it what the fit of all
+//! columns together ([`label_frame`]) finds of the same frames without a network.
 
 use super::EvaluateError;
 use super::accuracy::{AccuracySettings, faultless, rms};
 use super::table::Table;
 use super::windows::{KnownFrame, at_dose, known_frame};
 use crate::columns::Neighbours;
+use crate::label::{LabelSettings, label_frame};
 use crate::pipeline::Analyzer;
+use crate::preprocess::measured_pixels;
 use crate::simulate::ColumnClass;
 use ferrostem_proto::ResultMessage;
 
@@ -14,6 +17,13 @@ use ferrostem_proto::ResultMessage;
 const FOUND_CELLS: f64 = 0.25;
 /// Columns nearer to the frame's edge than this are not asked for, in edges of the cell: what is around them is not in the frame.
 const EDGE_CELLS: f64 = 0.75;
+
+/// A reported column: its class, and its place in frame pixels.
+struct Reported {
+    class: u8,
+    row: f64,
+    col: f64,
+}
 
 /// Columns of one class on all frames of a row.
 #[derive(Debug, Default)]
@@ -31,7 +41,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, class: ColumnClass, known: &KnownFrame, result: &ResultMessage) {
+    fn add(&mut self, class: ColumnClass, known: &KnownFrame, reported: &[Reported]) {
         let cell_pm = known.cell_pm();
         let [row_pm, col_pm] = known.pixel_sizes_pm;
         let (rows, cols) = known.frame.pixels.dim();
@@ -47,14 +57,10 @@ impl Tally {
             .filter(|column| column.class == class)
             .map(|column| at(column.row, column.col))
             .collect();
-        let table = &result.columns;
-        let reported: Vec<[f64; 2]> = table
-            .row
+        let reported: Vec<[f64; 2]> = reported
             .iter()
-            .zip(&table.col)
-            .zip(&table.class)
-            .filter(|(_, found)| **found == class as u8)
-            .map(|((row, col), _)| at(f64::from(*row), f64::from(*col)))
+            .filter(|column| column.class == class as u8)
+            .map(|column| at(column.row, column.col))
             .collect();
         let bound = FOUND_CELLS * cell_pm;
         let tree = Neighbours::new(&reported);
@@ -75,10 +81,40 @@ impl Tally {
             _ => bound.b,
         }));
     }
+
+    fn found_percent(&self) -> f64 {
+        100.0 * self.found as f64 / self.columns as f64
+    }
+
+    /// RMS error of a component of the position, pm.
+    fn position_pm(&self) -> f64 {
+        rms(self.errors.iter().copied())
+    }
+}
+
+/// What the pipeline reports.
+fn published(result: &ResultMessage) -> Vec<Reported> {
+    let table = &result.columns;
+    let places = table.row.iter().zip(&table.col).zip(&table.class);
+    places
+        .map(|((&row, &col), &class)| Reported { class, row: f64::from(row), col: f64::from(col) })
+        .collect()
+}
+
+/// What the fit of all columns together reports; nothing of a frame in which it finds no lattice.
+fn fitted_jointly(known: &KnownFrame) -> Vec<Reported> {
+    let pixels = &known.frame.pixels;
+    let valid = measured_pixels(pixels, &known.frame.valid_rows);
+    let labels = label_frame(pixels, &valid, known.pixel_sizes_pm, None, &LabelSettings::default());
+    let columns = labels.map_or_else(|_| Vec::new(), |labels| labels.columns);
+    columns
+        .iter()
+        .map(|column| Reported { class: column.sublattice as u8, row: column.fit.row, col: column.fit.col })
+        .collect()
 }
 
 /// Columns found, spurious, and their refined positions beside the Cramér–Rao bound of a square lattice of such columns, dose by dose
-/// and class by class. No fault but noise and blur.
+/// and class by class, and the same of the joint fit. No fault but noise and blur.
 ///
 /// # Errors
 /// When a frame cannot be simulated or processed, or no FCNN is loaded.
@@ -102,31 +138,39 @@ pub fn by_dose(
             ("position (pm)", 2),
             ("bound (pm)", 2),
             ("position / bound", 2),
+            ("jointly fitted (%)", 2),
+            ("joint position (pm)", 2),
+            ("joint / bound", 2),
         ],
     );
     for &counts in &settings.counts {
         let scenes = faultless(at_dose(&settings.scenes, counts)?);
-        let mut tallies = [ColumnClass::A, ColumnClass::B].map(|class| (class, Tally::default()));
+        let mut tallies =
+            [ColumnClass::A, ColumnClass::B].map(|class| (class, Tally::default(), Tally::default()));
         for index in 0..settings.frames {
             let known = known_frame(&scenes, [side, side], settings.seed, index)?;
-            let result = analyzer.analyze(known.frame.clone())?;
-            for (class, tally) in &mut tallies {
-                tally.add(*class, &known, &result);
+            let found = published(&analyzer.analyze(known.frame.clone())?);
+            let fitted = fitted_jointly(&known);
+            for (class, network, joint) in &mut tallies {
+                network.add(*class, &known, &found);
+                joint.add(*class, &known, &fitted);
             }
             each();
         }
-        for (class, tally) in &tallies {
-            let part = |count: usize, of: usize| 100.0 * count as f64 / of as f64;
-            let (position, bound) = (rms(tally.errors.iter().copied()), rms(tally.bounds.iter().copied()));
+        for (class, network, joint) in &tallies {
+            let bound = rms(network.bounds.iter().copied());
             table.push(vec![
                 counts.into(),
                 if *class == ColumnClass::A { "A" } else { "B" }.into(),
-                tally.columns.into(),
-                part(tally.found, tally.columns).into(),
-                part(tally.spurious, tally.reported).into(),
-                position.into(),
+                network.columns.into(),
+                network.found_percent().into(),
+                (100.0 * network.spurious as f64 / network.reported as f64).into(),
+                network.position_pm().into(),
                 bound.into(),
-                (position / bound).into(),
+                (network.position_pm() / bound).into(),
+                joint.found_percent().into(),
+                joint.position_pm().into(),
+                (joint.position_pm() / bound).into(),
             ]);
         }
     }
@@ -137,7 +181,6 @@ pub fn by_dose(
 mod tests {
     use super::*;
     use crate::simulate::{TrainingRanges, TruthColumn};
-    use ferrostem_proto::ColumnTable;
 
     #[test]
     fn a_hand_made_result_is_counted() {
@@ -151,21 +194,15 @@ mod tests {
             column(60.0, ColumnClass::B),
             column(2.0, ColumnClass::A),
         ];
-        let mut result = ResultMessage::default();
         // The first is found a pixel off, the second where the class is wrong, and one stands where none is.
-        let rows = [41.0, 80.0, (60.0 + cell_px) as f32];
-        result.columns = ColumnTable {
-            row: rows.to_vec(),
-            col: vec![60.0; 3],
-            class: vec![1, 0, 0],
-            confidence: vec![1.0; 3],
-        };
+        let reported = [(1, 41.0), (0, 80.0), (0, 60.0 + cell_px)];
+        let reported = reported.map(|(class, row)| Reported { class, row, col: 60.0 });
         let mut tally = Tally::default();
-        tally.add(ColumnClass::A, &known, &result);
+        tally.add(ColumnClass::A, &known, &reported);
         assert_eq!((tally.columns, tally.found, tally.reported, tally.spurious), (2, 1, 1, 0));
         assert!((rms(tally.errors.iter().copied()) - 20.0 / 2f64.sqrt()).abs() < 1e-3, "{:?}", tally.errors);
         let mut tally = Tally::default();
-        tally.add(ColumnClass::B, &known, &result);
+        tally.add(ColumnClass::B, &known, &reported);
         assert_eq!((tally.columns, tally.found, tally.reported, tally.spurious), (1, 0, 2, 2));
     }
 }

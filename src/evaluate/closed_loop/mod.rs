@@ -5,10 +5,11 @@
 //! at the detail's pixel size shows it at least half a window inside its border, where it can be measured; it is also *reported*
 //! when a candidate of that frame lies within [`REPORTED_NM`] of it. Raster and random search take details alone; the raster's
 //! frames touch where defects can be found, none overlaps another, and its number of frames is what everyone gets.
-//! The controller ([`follow`]) takes overviews, at a larger pixel size, and details where candidates are; it knows nothing but
-//! what the pipeline publishes. Overviews find nothing.
+//! The controller takes overviews of the field first, at a larger pixel size, and then the raster's details in the order of what
+//! they promise ([`plan`]); it knows nothing but what the pipeline publishes. Overviews find nothing.
 
 mod field;
+mod plan;
 mod report;
 mod strategies;
 

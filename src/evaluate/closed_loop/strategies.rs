@@ -1,6 +1,7 @@
 //! The three ways to search, over the same simulated microscope and the same pipeline.
 
 use super::field::Field;
+use super::plan::{Plan, Stop};
 use super::{BORDER_NM, Curve, LoopSettings, REPORTED_NM};
 use crate::evaluate::EvaluateError;
 use crate::ingest::SourceSettings;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// Who chooses the next frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
-    /// Overviews in turn, and a detail of what their candidates point at.
+    /// Overviews in turn, then details, those that their candidates point at first.
     Candidates,
     /// Details in turn.
     Raster,
@@ -35,7 +36,8 @@ impl Strategy {
 }
 
 /// Kinds of candidates that the controller goes to: walls are everywhere, and are not what it looks for.
-const WANTED: [CandidateKind; 3] = [CandidateKind::Ood, CandidateKind::Column, CandidateKind::Vortex];
+pub(super) const WANTED: [CandidateKind; 3] =
+    [CandidateKind::Ood, CandidateKind::Column, CandidateKind::Vortex];
 
 /// One search of the field.
 pub(super) struct Search<'a> {
@@ -50,13 +52,6 @@ pub(super) struct Search<'a> {
     pub seen_in_overview: Vec<bool>,
     details: usize,
     hits: usize,
-}
-
-/// A candidate that waits for its detail.
-struct Target {
-    id: u64,
-    score: f64,
-    at_nm: [f64; 2],
 }
 
 impl<'a> Search<'a> {
@@ -96,51 +91,35 @@ impl<'a> Search<'a> {
         self.frames >= self.settings.budget() || self.found_in.iter().all(Option::is_some)
     }
 
-    /// The controller: to the best candidate that has not been looked at, otherwise on with the overviews; when there are none
-    /// left, a raster of details, for what no candidate pointed at.
+    /// The controller: overviews of the whole field, then its details in the order of what the overviews promise, see [`Plan`].
     fn follow(&mut self, each: &mut impl FnMut()) -> Result<(), EvaluateError> {
-        let mut overviews = raster(self.settings, self.settings.overview_pm).into_iter();
-        let mut rest = raster(self.settings, self.settings.detail_pm).into_iter();
-        let mut targets: Vec<Target> = Vec::new();
-        let inner_nm = self.settings.inner_nm(self.settings.detail_pm);
-        while !self.is_over() {
-            let best = targets.iter().enumerate().max_by(|(_, a), (_, b)| a.score.total_cmp(&b.score));
-            if let Some((index, _)) = best {
-                let target = targets.swap_remove(index);
-                let result = self.detail(target.at_nm)?;
-                // It is there if the detail says so too.
-                let confirmed = result.candidates.iter().any(|candidate| {
-                    WANTED.contains(&candidate.kind) && candidate.nm.y.hypot(candidate.nm.x) <= REPORTED_NM
-                });
-                let verdict = if confirmed { Verdict::Done } else { Verdict::Rejected };
-                self.analyzer.acknowledge(target.id, verdict);
-                // What else it showed needs no detail of its own.
-                targets.retain(|other| {
-                    (0..2).any(|axis| (other.at_nm[axis] - target.at_nm[axis]).abs() > 0.5 * inner_nm)
-                });
-            } else if let Some(center_nm) = overviews.next() {
-                let result = self.overview(center_nm)?;
-                targets.extend(result.candidates.iter().filter(|c| WANTED.contains(&c.kind)).map(
-                    |candidate| {
-                        let at_nm = [center_nm[0] + candidate.nm.y, center_nm[1] + candidate.nm.x];
-                        Target { id: candidate.id, score: candidate.score, at_nm }
-                    },
-                ));
-                // Beyond the border of the field is nothing to be found.
-                targets
-                    .retain(|target| target.at_nm.iter().all(|at| at.abs() <= 0.5 * self.settings.field_nm));
-            } else if let Some(center_nm) = rest.next() {
-                self.detail(center_nm)?;
-            } else {
+        let mut plan = Plan::new(self.settings);
+        for center_nm in raster(self.settings, self.settings.overview_pm) {
+            if self.is_over() {
+                return Ok(());
+            }
+            let scan = self.field.scan(center_nm, self.settings.overview_pm);
+            plan.learn(&scan, &self.overview(&scan)?);
+            each();
+        }
+        for Stop { center_nm, candidate } in plan.into_stops() {
+            if self.is_over() {
                 break;
+            }
+            let result = self.detail(center_nm)?;
+            if let Some(candidate) = candidate {
+                // It is there if the detail says so too.
+                let confirmed = result.candidates.iter().any(|found| found.kind == candidate.kind);
+                let verdict = if confirmed { Verdict::Done } else { Verdict::Rejected };
+                self.analyzer.acknowledge(candidate.id, verdict);
             }
             each();
         }
         Ok(())
     }
 
-    fn overview(&mut self, center_nm: [f64; 2]) -> Result<ResultMessage, EvaluateError> {
-        let (seen, result) = self.acquire(&self.field.scan(center_nm, self.settings.overview_pm))?;
+    fn overview(&mut self, scan: &Microscope) -> Result<ResultMessage, EvaluateError> {
+        let (seen, result) = self.acquire(scan)?;
         for (planted, found) in self.field.planted.iter().zip(&mut self.seen_in_overview) {
             *found |= reports(&result.candidates, &seen, planted.at_nm);
         }
