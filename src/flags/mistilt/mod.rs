@@ -21,7 +21,7 @@ use super::{Evidence, Reference};
 use crate::frame::PolarizationMaps;
 use cluster::{Clusters, cluster};
 use ferrostem_proto::GridSpec;
-use field::{Measurement, Posterior, Sample, Variants};
+use field::{Measurement, Sample, Variants};
 use nalgebra::{Matrix2, Vector2};
 use ndarray::Array2;
 use tiles::Tiles;
@@ -305,23 +305,21 @@ fn judge(
     if measurements.is_empty() {
         return verdicts;
     }
-    let Some(Posterior { offset, covariance }) = field::fit(tiles_nm, &variants, &mut measurements, settings)
-    else {
+    let Some(posterior) = field::fit(tiles_nm, &variants, &mut measurements, settings) else {
         return verdicts;
     };
-    let known: Vec<bool> = verdicts
-        .iter()
-        .zip(&covariance)
-        .map(|(verdict, covariance)| {
-            let widest = covariance.symmetric_eigenvalues().max();
-            verdict.state == TileState::Undetermined && widest <= settings.max_sigma_pm.powi(2)
+    let undetermined = verdicts.iter().enumerate().filter(|(_, v)| v.state == TileState::Undetermined);
+    let known: Vec<usize> = undetermined
+        .map(|(tile, _)| tile)
+        .filter(|&tile| {
+            let widest = posterior.covariance(tile).symmetric_eigenvalues().max();
+            widest <= settings.max_sigma_pm.powi(2)
         })
         .collect();
-    let judged = known.iter().filter(|known| **known).count();
-    for (((verdict, known), offset), covariance) in verdicts.iter_mut().zip(known).zip(offset).zip(covariance)
-    {
-        if known {
-            *verdict = tested(offset, covariance, judged, settings);
+    let tests = posterior.tests(&known);
+    for tile in known {
+        if let Some(verdict) = verdicts.get_mut(tile) {
+            *verdict = tested(posterior.offset(tile), posterior.covariance(tile), tests, settings);
         }
     }
     verdicts
@@ -330,13 +328,13 @@ fn judge(
 fn tested(
     offset: Vector2<f64>,
     covariance: Matrix2<f64>,
-    judged: usize,
+    tests: f64,
     settings: &MistiltSettings,
 ) -> TileVerdict {
     let Some(inverse) = covariance.try_inverse() else { return UNDETERMINED };
     // The squared length of a two-component normal vector exceeds t with probability exp(-t / 2).
     let p_value = (-0.5 * offset.dot(&(inverse * offset))).exp();
-    let suspect = p_value < settings.alpha / judged.max(1) as f64 && offset.norm() > settings.min_offset_pm;
+    let suspect = p_value < settings.alpha / tests && offset.norm() > settings.min_offset_pm;
     let state = if suspect { TileState::Suspect } else { TileState::Consistent };
     TileVerdict {
         offset_x: offset.x,
