@@ -29,7 +29,8 @@ pub struct MistiltSettings {
     /// The offset varies by at most about this over the frame, pm, on this scale, nm; by how much, the frame itself says.
     pub variation_pm: f64,
     pub smooth_nm: f64,
-    /// A part of the frame that is not polar: rows from and to, then columns from and to, as fractions of the frame.
+    /// A part of the frame that is not polar: rows from and to, then columns from and to, as fractions of the frame. One that is a
+    /// tile wide or more shows by itself where P cannot lie along the beam and full P is seen beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<[f64; 4]>,
     /// Publish P less the offset beside P (`p_corrected_x`, `p_corrected_y`).
