@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn an_area_without_p_beside_a_domain_tells_the_offset() {
         let map = judged("bifeo3", on_substrate);
-        let beside: Vec<_> = map.verdicts.columns().into_iter().last().unwrap().to_vec();
+        let beside: Vec<_> = map.verdicts.columns().into_iter().next_back().unwrap().to_vec();
         for verdict in beside {
             assert_eq!(verdict.state, TileState::Suspect, "{verdict:?}");
             assert!((verdict.offset_x - 5.0).hypot(verdict.offset_y - 5.0) < 1.5, "{verdict:?}");
