@@ -4,6 +4,9 @@
 //! `offset(t) + bias(s) + (magnitude(s) + change(s, t, k)) · variant(k) ± deviation(s, axis of k)`. The offset is smooth over the frame
 //! (a Gaussian process), so that tiles vote for their neighbours; the bias is the measurement's own; opposite variants deviate from
 //! the material's direction and length alike, which is what a strain does to them; the change is a domain's own, which walls shorten.
+//!
+//! How much the offset varies is the frame's to say: the model is solved for several variations, each as likely as the others before,
+//! and the solutions are averaged by the evidence that the frame gives for each (MacKay, Neural Comput. 4, 415 (1992)).
 
 use super::MistiltSettings;
 use super::cluster::{Clusters, T_INFORMATION, share_of_weight};
@@ -17,6 +20,8 @@ const PRIOR_MAGNITUDE: f64 = 0.5;
 const LEAST_BIAS_PM: f64 = 1e-3;
 /// The same for deviations, as a part of the magnitude.
 const LEAST_TOLERANCE: f64 = 1e-4;
+/// Variations of the offset that a frame may have, as parts of the settings'.
+const VARIATIONS: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
 /// Rounds of sorting into variants and solving.
 const ROUNDS: usize = 4;
 
@@ -77,11 +82,72 @@ impl Variants {
     }
 }
 
-/// The offset of each tile, pm, and its covariance.
+/// The offsets of the tiles, x and y of one after the other, pm, and their covariance.
 #[derive(Debug, Clone)]
 pub(super) struct Posterior {
-    pub offset: Vec<Vector2<f64>>,
-    pub covariance: Vec<Matrix2<f64>>,
+    offset: DVector<f64>,
+    covariance: DMatrix<f64>,
+}
+
+impl Posterior {
+    pub fn offset(&self, tile: usize) -> Vector2<f64> {
+        self.offset.fixed_rows::<2>(2 * tile).into_owned()
+    }
+
+    pub fn covariance(&self, tile: usize) -> Matrix2<f64> {
+        let covariance = self.covariance.fixed_view::<2, 2>(2 * tile, 2 * tile);
+        (covariance + covariance.transpose()) * 0.5
+    }
+
+    /// How many independent tests the tests of these tiles are worth: `1 + n - Σ r² / n` over all pairs, r the correlation of their
+    /// offsets (Nyholt, Am. J. Hum. Genet. 74, 765 (2004), eq. 5, where the variance of the eigenvalues is written out). Tiles that
+    /// lean on each other are nearly one test.
+    pub fn tests(&self, tiles: &[usize]) -> f64 {
+        let component = |axis: usize| {
+            let variance = |t: usize| self.covariance[(2 * t + axis, 2 * t + axis)];
+            let squared = |a: usize, b: usize| {
+                self.covariance[(2 * a + axis, 2 * b + axis)].powi(2) / (variance(a) * variance(b))
+            };
+            tiles.iter().flat_map(|&a| tiles.iter().map(move |&b| squared(a, b))).sum::<f64>()
+        };
+        let count = tiles.len().max(1) as f64;
+        (1.0 + count - 0.5 * (component(0) + component(1)) / count).clamp(1.0, count)
+    }
+
+    /// The average of `solved` by their evidence; it scatters by what each does and by how much they differ.
+    fn averaged(solved: &[Solved], tiles: usize) -> Option<Self> {
+        let best = solved.iter().map(|solved| solved.ln_evidence).fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = solved.iter().map(|solved| (solved.ln_evidence - best).exp()).collect();
+        let total = weights.iter().sum::<f64>();
+        if !(total > 0.0 && total.is_finite()) {
+            return None;
+        }
+        let mut offset = DVector::zeros(2 * tiles);
+        for (solved, weight) in solved.iter().zip(&weights) {
+            offset += solved.unknowns.rows(0, 2 * tiles) * (weight / total);
+        }
+        let mut covariance = DMatrix::zeros(2 * tiles, 2 * tiles);
+        for (solved, weight) in solved.iter().zip(&weights) {
+            let apart = solved.unknowns.rows(0, 2 * tiles) - &offset;
+            covariance += (&solved.covariance + &apart * apart.transpose()) * (weight / total);
+        }
+        Some(Self { offset, covariance })
+    }
+}
+
+/// The model solved for one variation of the offset.
+struct Solved {
+    unknowns: DVector<f64>,
+    /// Of the tiles' offsets.
+    covariance: DMatrix<f64>,
+    /// Logarithm of the probability of what was measured, but for what is the same for every variation.
+    ln_evidence: f64,
+}
+
+/// What is known of one component of the tiles' offsets before anything is measured.
+struct Smooth {
+    precision: DMatrix<f64>,
+    ln_determinant: f64,
 }
 
 /// What belongs to one variant in one tile.
@@ -91,8 +157,8 @@ struct Group {
     sum: Vector2<f64>,
 }
 
-/// Unknowns of one measurement: where they begin, behind the offsets of the tiles.
-struct Unknowns {
+/// Where the unknowns of one measurement begin, behind the offsets of the tiles.
+struct Places {
     bias: usize,
     magnitude: usize,
     deviations: usize,
@@ -105,45 +171,56 @@ pub(super) fn fit(
     measurements: &mut [Measurement],
     settings: &MistiltSettings,
 ) -> Option<Posterior> {
-    let smooth = smoothness(tiles_nm, settings)?;
-    let mut posterior: Option<(Posterior, DVector<f64>)> = None;
+    let tiles = tiles_nm.len();
+    let variations = VARIATIONS.map(|part| part * settings.variation_pm);
+    let smooth: Vec<Smooth> = variations
+        .iter()
+        .map(|variation_pm| smoothness(tiles_nm, *variation_pm, settings.smooth_nm))
+        .collect::<Option<_>>()?;
+    // Values are sorted where the offset may vary most: with less, those of a bent frame would go to the wrong variants.
+    let most = smooth.last()?;
+    let mut unknowns: Option<DVector<f64>> = None;
+    let mut groups = Vec::new();
     for _ in 0..ROUNDS {
         for (index, measurement) in measurements.iter_mut().enumerate() {
-            rescale(measurement, variants, centres(posterior.as_ref(), tiles_nm.len(), index, variants));
+            rescale(measurement, variants, centres(unknowns.as_ref(), tiles, index, variants));
         }
-        let groups: Vec<Vec<Vec<Group>>> = measurements
+        groups = measurements
             .iter()
             .enumerate()
             .map(|(index, measurement)| {
-                let centres = centres(posterior.as_ref(), tiles_nm.len(), index, variants);
-                sort(measurement, variants, tiles_nm.len(), centres)
+                sort(measurement, variants, tiles, centres(unknowns.as_ref(), tiles, index, variants))
             })
             .collect();
-        posterior = Some(solve(&smooth, variants, measurements, &groups, settings)?);
+        unknowns = Some(solve(most, variants, measurements, &groups, settings)?.unknowns);
     }
-    posterior.map(|(posterior, _)| posterior)
+    let solved: Vec<Solved> = smooth
+        .iter()
+        .map(|smooth| solve(smooth, variants, measurements, &groups, settings))
+        .collect::<Option<_>>()?;
+    Posterior::averaged(&solved, tiles)
 }
 
-fn unknowns(tiles: usize, index: usize, variants: &Variants) -> Unknowns {
+fn places(tiles: usize, index: usize, variants: &Variants) -> Places {
     let bias = 2 * tiles + index * (3 + 2 * variants.count);
-    Unknowns { bias, magnitude: bias + 2, deviations: bias + 3 }
+    Places { bias, magnitude: bias + 2, deviations: bias + 3 }
 }
 
 /// Where a measurement expects each variant, tile by tile; before the first solution, nothing.
 fn centres<'a>(
-    posterior: Option<&'a (Posterior, DVector<f64>)>,
+    unknowns: Option<&'a DVector<f64>>,
     tiles: usize,
     index: usize,
     variants: &'a Variants,
 ) -> impl Fn(usize, &Clusters) -> Vec<Vector2<f64>> + 'a {
     move |tile, clusters| {
-        let Some((posterior, solution)) = posterior else {
+        let Some(found) = unknowns else {
             return variants.all.iter().map(|v| clusters.offset + v * clusters.magnitude).collect();
         };
-        let at = unknowns(tiles, index, variants);
-        let pair = |k: usize| Vector2::new(solution[k], solution[k + 1]);
-        let offset = posterior.offset.get(tile).copied().unwrap_or_default() + pair(at.bias);
-        let magnitude = clusters.magnitude + solution[at.magnitude];
+        let at = places(tiles, index, variants);
+        let pair = |k: usize| Vector2::new(found[k], found[k + 1]);
+        let offset = pair(2 * tile) + pair(at.bias);
+        let magnitude = clusters.magnitude + found[at.magnitude];
         let deviation = |axis: &Option<(usize, f64)>| {
             axis.map_or_else(Vector2::zeros, |(axis, sense)| pair(at.deviations + 2 * axis) * sense)
         };
@@ -211,39 +288,39 @@ fn sort(
     groups
 }
 
-/// Precision of one component of the tiles' offsets before anything is measured.
-fn smoothness(tiles_nm: &[[f64; 2]], settings: &MistiltSettings) -> Option<DMatrix<f64>> {
+fn smoothness(tiles_nm: &[[f64; 2]], variation_pm: f64, smooth_nm: f64) -> Option<Smooth> {
     let n = tiles_nm.len();
     let covariance = DMatrix::from_fn(n, n, |i, j| {
         let (Some(a), Some(b)) = (tiles_nm.get(i), tiles_nm.get(j)) else { return 0.0 };
-        let apart = (a[0] - b[0]).hypot(a[1] - b[1]) / settings.smooth_nm;
-        let alike = settings.variation_pm.powi(2) * (-0.5 * apart * apart).exp();
+        let apart = (a[0] - b[0]).hypot(a[1] - b[1]) / smooth_nm;
+        let alike = variation_pm.powi(2) * (-0.5 * apart * apart).exp();
         // The small term is for numerics alone: neighbours are nearly the same.
         PRIOR_OFFSET_PM.powi(2) + alike + if i == j { 0.01 } else { 0.0 }
     });
-    covariance.cholesky().map(|covariance| covariance.inverse())
+    let root = covariance.cholesky()?;
+    Some(Smooth { precision: root.inverse(), ln_determinant: -root.ln_determinant() })
 }
 
 fn solve(
-    smooth: &DMatrix<f64>,
+    smooth: &Smooth,
     variants: &Variants,
     measurements: &[Measurement],
     groups: &[Vec<Vec<Group>>],
     settings: &MistiltSettings,
-) -> Option<(Posterior, DVector<f64>)> {
-    let tiles = smooth.nrows();
-    let size = unknowns(tiles, measurements.len(), variants).bias;
+) -> Option<Solved> {
+    let tiles = smooth.precision.nrows();
+    let size = places(tiles, measurements.len(), variants).bias;
     let mut normal = DMatrix::zeros(size, size);
     let mut right = DVector::zeros(size);
     for i in 0..tiles {
         for j in 0..tiles {
             for axis in 0..2 {
-                normal[(2 * i + axis, 2 * j + axis)] = smooth[(i, j)];
+                normal[(2 * i + axis, 2 * j + axis)] = smooth.precision[(i, j)];
             }
         }
     }
     for (index, (measurement, groups)) in measurements.iter().zip(groups).enumerate() {
-        let at = unknowns(tiles, index, variants);
+        let at = places(tiles, index, variants);
         let magnitude = measurement.clusters.magnitude;
         let mut hold = |k: usize, deviation: f64| normal[(k, k)] += 1.0 / (deviation * deviation);
         let tolerance = settings.variant_tolerance.max(LEAST_TOLERANCE) * magnitude.max(1.0);
@@ -255,21 +332,20 @@ fn solve(
             add_tile(&mut normal, &mut right, (tile, &at, tolerance), (variants, measurement), groups);
         }
     }
-    let inverse = normal.cholesky()?.inverse();
-    let solution = &inverse * right;
-    let offset = (0..tiles).map(|t| Vector2::new(solution[2 * t], solution[2 * t + 1])).collect();
-    let covariance = (0..tiles)
-        .map(|t| inverse.fixed_view::<2, 2>(2 * t, 2 * t).into_owned())
-        .map(|c| (c + c.transpose()) * 0.5)
-        .collect();
-    Some((Posterior { offset, covariance }, solution))
+    let root = normal.cholesky()?;
+    let inverse = root.inverse();
+    let unknowns = &inverse * &right;
+    // Both components have the same prior.
+    let ln_evidence = smooth.ln_determinant + 0.5 * (right.dot(&unknowns) - root.ln_determinant());
+    let covariance = inverse.view((0, 0), (2 * tiles, 2 * tiles)).into_owned();
+    Some(Solved { unknowns, covariance, ln_evidence })
 }
 
 /// Adds what one measurement says of one tile. The change of each domain's length is part of what its mean scatters by.
 fn add_tile(
     normal: &mut DMatrix<f64>,
     right: &mut DVector<f64>,
-    (tile, at, tolerance): (usize, &Unknowns, f64),
+    (tile, at, tolerance): (usize, &Places, f64),
     (variants, measurement): (&Variants, &Measurement),
     groups: &[Group],
 ) {

@@ -3,13 +3,14 @@
 //! `offset + magnitude · variant`, with the variants that the material's symmetry allows: the offset should be zero.
 //!
 //! - [`cluster`]: which variant each P belongs to, over the whole frame; - [`field`]: the offset, smooth over the frame, from the
-//!   DCNN's windows and the classical cells together, each with a bias of its own.
+//!   DCNN's windows and the classical cells together, each with a bias of its own; - [`reference`]: where there is no P.
 //!
 //! A frame whose P does not tell the offset from the magnitude (a single domain) is *undetermined*, unless the settings mark a region
-//! that is not polar: there P is the offset. A material without polar variants has the mean of P as its offset.
+//! that is not polar, or the image shows one ([`reference`]): there P is the offset. A material without polar variants has the mean of P as its offset.
 
 mod cluster;
 mod field;
+mod reference;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -21,9 +22,10 @@ use super::{Evidence, Reference};
 use crate::frame::PolarizationMaps;
 use cluster::{Clusters, cluster};
 use ferrostem_proto::GridSpec;
-use field::{Measurement, Posterior, Sample, Variants};
+use field::{Measurement, Sample, Variants};
 use nalgebra::{Matrix2, Vector2};
 use ndarray::Array2;
+use reference::{NONE_BELOW, References};
 use tiles::Tiles;
 
 /// Bias of a DCNN whose manifest says none: what the first networks that shipped had.
@@ -123,14 +125,15 @@ pub(super) fn evaluate(
     // Windows share pixels with their neighbours: only this fraction of them counts as independent.
     let window_pm2 = grid.step_row * pixel[0] * grid.step_col * pixel[1];
     let independent = (window_pm2 / (CORRELATION_PM * CORRELATION_PM)).clamp(1e-6, 1.0);
+    let references = References::of(evidence, maps, passed_over, &reference.material, settings);
     let observed = [
         Observed {
-            samples: window_samples(evidence, maps, passed_over, (&tiles, settings)),
+            samples: window_samples(evidence, maps, passed_over, (&tiles, &references)),
             bias_pm,
             independent,
         },
         Observed {
-            samples: cell_samples(evidence, passed_over, (&tiles, settings)),
+            samples: cell_samples(evidence, passed_over, (&tiles, &references)),
             bias_pm: settings.classical_bias_pm,
             independent: INDEPENDENT_CELLS,
         },
@@ -158,21 +161,12 @@ pub(super) fn evaluate(
     MistiltMap { tiles: tiles.grid, verdicts, tilt_source, corrected }
 }
 
-/// Whether a place lies in the region that the settings mark as not polar.
-fn in_reference(evidence: &Evidence<'_>, [row, col]: [f64; 2], settings: &MistiltSettings) -> bool {
-    let (rows, cols) = evidence.frame.pixels.dim();
-    let (y, x) = ((row + 0.5) / rows as f64, (col + 0.5) / cols as f64);
-    settings
-        .reference
-        .is_some_and(|[top, bottom, left, right]| (top..=bottom).contains(&y) && (left..=right).contains(&x))
-}
-
 /// P of the windows that were measured and are not passed over.
 fn window_samples(
     evidence: &Evidence<'_>,
     maps: &PolarizationMaps,
     passed_over: &Array2<bool>,
-    (tiles, settings): (&Tiles, &MistiltSettings),
+    (tiles, references): (&Tiles, &References),
 ) -> Vec<Sample> {
     let grid = &evidence.fields.grid;
     maps.p_x
@@ -181,7 +175,7 @@ fn window_samples(
         .filter_map(|((i, j), p_x)| {
             let p = Vector2::new(f64::from(*p_x), f64::from(*maps.p_y.get([i, j])?));
             let (row, col) = (grid.row0 + i as f64 * grid.step_row, grid.col0 + j as f64 * grid.step_col);
-            let reference = in_reference(evidence, [row, col], settings);
+            let reference = references.hold(evidence, [row, col]);
             (p.x.is_finite() && p.y.is_finite()).then(|| Sample { tile: tiles.tile(row, col), p, reference })
         })
         .collect()
@@ -191,7 +185,7 @@ fn window_samples(
 fn cell_samples(
     evidence: &Evidence<'_>,
     passed_over: &Array2<bool>,
-    (tiles, settings): (&Tiles, &MistiltSettings),
+    (tiles, references): (&Tiles, &References),
 ) -> Vec<Sample> {
     let grid = &evidence.fields.grid;
     let flagged = |row: f64, col: f64| {
@@ -205,7 +199,7 @@ fn cell_samples(
         .map(|cell| Sample {
             tile: tiles.tile(cell.row, cell.col),
             p: Vector2::new(cell.p_x, cell.p_y),
-            reference: in_reference(evidence, [cell.row, cell.col], settings),
+            reference: references.hold(evidence, [cell.row, cell.col]),
         })
         .collect()
 }
@@ -245,7 +239,9 @@ impl Lattice {
 
     /// Which variants the samples belong to; `None` when they tell nothing of the offset.
     fn clusters(&self, observed: &Observed, settings: &MistiltSettings) -> Option<Clusters> {
-        let vectors: Vec<Vector2<f64>> = observed.samples.iter().map(|sample| sample.p).collect();
+        // Where there is no P, nothing is to be sorted into variants.
+        let sorted = observed.samples.iter().filter(|sample| !(self.is_polar() && sample.reference));
+        let vectors: Vec<Vector2<f64>> = sorted.map(|sample| sample.p).collect();
         if vectors.len() < MIN_SAMPLES {
             return None;
         }
@@ -259,7 +255,8 @@ impl Lattice {
         let mut found =
             cluster(&vectors, &variants, self.usual_pm, observed.independent, settings.min_variant_share)?;
         found.shares.resize(self.variants().all.len(), 0.0);
-        Some(found)
+        // A domain beside a wall or a substrate without P would pass for two opposite domains of half its length.
+        (found.magnitude.abs() >= NONE_BELOW * self.usual_pm).then_some(found)
     }
 }
 
@@ -305,23 +302,21 @@ fn judge(
     if measurements.is_empty() {
         return verdicts;
     }
-    let Some(Posterior { offset, covariance }) = field::fit(tiles_nm, &variants, &mut measurements, settings)
-    else {
+    let Some(posterior) = field::fit(tiles_nm, &variants, &mut measurements, settings) else {
         return verdicts;
     };
-    let known: Vec<bool> = verdicts
-        .iter()
-        .zip(&covariance)
-        .map(|(verdict, covariance)| {
-            let widest = covariance.symmetric_eigenvalues().max();
-            verdict.state == TileState::Undetermined && widest <= settings.max_sigma_pm.powi(2)
+    let undetermined = verdicts.iter().enumerate().filter(|(_, v)| v.state == TileState::Undetermined);
+    let known: Vec<usize> = undetermined
+        .map(|(tile, _)| tile)
+        .filter(|&tile| {
+            let widest = posterior.covariance(tile).symmetric_eigenvalues().max();
+            widest <= settings.max_sigma_pm.powi(2)
         })
         .collect();
-    let judged = known.iter().filter(|known| **known).count();
-    for (((verdict, known), offset), covariance) in verdicts.iter_mut().zip(known).zip(offset).zip(covariance)
-    {
-        if known {
-            *verdict = tested(offset, covariance, judged, settings);
+    let tests = posterior.tests(&known);
+    for tile in known {
+        if let Some(verdict) = verdicts.get_mut(tile) {
+            *verdict = tested(posterior.offset(tile), posterior.covariance(tile), tests, settings);
         }
     }
     verdicts
@@ -330,13 +325,13 @@ fn judge(
 fn tested(
     offset: Vector2<f64>,
     covariance: Matrix2<f64>,
-    judged: usize,
+    tests: f64,
     settings: &MistiltSettings,
 ) -> TileVerdict {
     let Some(inverse) = covariance.try_inverse() else { return UNDETERMINED };
     // The squared length of a two-component normal vector exceeds t with probability exp(-t / 2).
     let p_value = (-0.5 * offset.dot(&(inverse * offset))).exp();
-    let suspect = p_value < settings.alpha / judged.max(1) as f64 && offset.norm() > settings.min_offset_pm;
+    let suspect = p_value < settings.alpha / tests && offset.norm() > settings.min_offset_pm;
     let state = if suspect { TileState::Suspect } else { TileState::Consistent };
     TileVerdict {
         offset_x: offset.x,

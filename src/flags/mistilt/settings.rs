@@ -10,7 +10,7 @@ pub struct MistiltSettings {
     /// Side of a tile, nm; larger where a frame would have more than 256 tiles.
     pub tile_nm: f64,
     /// Of frames without tilt, this part may have a suspect tile: a tile is suspect when its p-value is below this over the number
-    /// of tiles that were judged …
+    /// of independent tests that the judged tiles are worth …
     pub alpha: f64,
     /// … and its offset is longer than this, pm.
     pub min_offset_pm: f64,
@@ -26,10 +26,11 @@ pub struct MistiltSettings {
     pub min_variant_share: f64,
     /// By how much a variant may deviate from the material's, with its opposite, and its length from domain to domain, as a part of P.
     pub variant_tolerance: f64,
-    /// The offset varies by this over the frame, pm, on this scale, nm.
+    /// The offset varies by at most about this over the frame, pm, on this scale, nm; by how much, the frame itself says.
     pub variation_pm: f64,
     pub smooth_nm: f64,
-    /// A part of the frame that is not polar: rows from and to, then columns from and to, as fractions of the frame.
+    /// A part of the frame that is not polar: rows from and to, then columns from and to, as fractions of the frame. One that is a
+    /// tile wide or more shows by itself where P cannot lie along the beam and full P is seen beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<[f64; 4]>,
     /// Publish P less the offset beside P (`p_corrected_x`, `p_corrected_y`).
