@@ -248,8 +248,8 @@ impl Manifest {
         }
     }
 
-    /// Standard deviation, from frame to frame of the held-out ones, of a DCNN's own bias, a component of P, pm; `None` where the
-    /// record does not say.
+    /// Standard deviation, from frame to frame of the held-out ones, of a DCNN's own bias, a component of P, pm: without noise and without
+    /// a wrong gain, which turns with P. `None` where the record does not say.
     pub fn bias_pm(&self) -> Option<f64> {
         self.training.held_out.get(BIAS_KEY)?.as_float().filter(|bias| bias.is_finite() && *bias >= 0.0)
     }

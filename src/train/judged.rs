@@ -30,7 +30,7 @@ pub(super) struct Judged {
     pub sigma: Vec<f64>,
     /// Counts at an A column's peak.
     pub dose: Vec<f64>,
-    /// Mean error of each component of P in each frame, pm.
+    /// Product of the mean errors of P in two parts of each frame that share no noise, pm²: what both have in common is the network's.
     pub frame_bias: Vec<f64>,
 }
 
@@ -74,7 +74,10 @@ impl Judged {
         let truth_p = self.truths.iter().take(2).flatten();
         metrics.insert("rms_p_truth_pm".to_owned(), rms(truth_p.copied()));
         metrics.insert("windows".to_owned(), self.sigma.len() as f64);
-        metrics.insert(BIAS_KEY.to_owned(), rms(self.frame_bias.iter().copied()));
+        metrics.insert(
+            BIAS_KEY.to_owned(),
+            mean(self.frame_bias.iter().copied()).clamp(0.0, f64::INFINITY).sqrt(),
+        );
         let everything = ("", [f64::NEG_INFINITY, f64::INFINITY]);
         for (name, [least, most]) in DOSES.into_iter().chain([everything]) {
             let pairs: Vec<(f64, f64)> = self.p_errors([least, most]).collect();
