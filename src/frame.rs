@@ -85,6 +85,25 @@ pub struct PolarizationMaps {
     pub features: Array3<f32>,
 }
 
+#[cfg(test)]
+impl PolarizationMaps {
+    /// Windows with these features that are alike in everything else.
+    pub(crate) fn of_features(features: Array3<f32>) -> Self {
+        let (rows, cols, _) = features.dim();
+        let filled = |value: f32| Array2::from_elem((rows, cols), value);
+        Self {
+            p_x: filled(0.0),
+            p_y: filled(0.0),
+            p_sigma: filled(3.0),
+            cell_a: filled(400.0),
+            cell_b: filled(400.0),
+            cell_angle: filled(1.57),
+            cell_area: filled(1.6e5),
+            features,
+        }
+    }
+}
+
 /// Sublattice of a column, numbered as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -78,6 +78,8 @@ pub enum Reason {
     Sigma,
     /// The DCNN says that P is more uncertain than around.
     SigmaAround,
+    /// The DCNN says that the unit cell is another than around.
+    CellAround,
     /// The columns say otherwise.
     Classical,
 }
@@ -93,6 +95,7 @@ impl std::fmt::Display for Reason {
             }
             Self::Sigma => f.write_str("P uncertain"),
             Self::SigmaAround => f.write_str("P more uncertain than around"),
+            Self::CellAround => f.write_str("the cell unlike that around"),
             Self::Classical => f.write_str("P is not what the columns say"),
         }
     }
@@ -104,7 +107,13 @@ impl OodEvidence {
     pub fn reasons(&self, at: [usize; 2]) -> Vec<Reason> {
         let alpha = self.settings.alpha as f32;
         let part = |score: Score| self.parts.get(score as usize).and_then(|map| map.get(at)).copied();
-        let named = [Reason::UnlikeTraining, Reason::UnlikeSurroundings, Reason::Sigma, Reason::SigmaAround];
+        let named = [
+            Reason::UnlikeTraining,
+            Reason::UnlikeSurroundings,
+            Reason::Sigma,
+            Reason::SigmaAround,
+            Reason::CellAround,
+        ];
         let parts = Score::PARTS.into_iter().zip(named);
         let mut parts: Vec<(f32, Reason)> = parts
             .filter_map(|(score, reason)| Some((part(score).filter(|p| p.is_finite())?, reason)))
@@ -141,7 +150,7 @@ pub(super) fn evaluate(
     let Some(maps) = maps else { return found };
     if let Some(statistics) = reference.features.as_ref().filter(|_| !maps.features.is_empty()) {
         let step_pm = step_pm(evidence);
-        let unusual = statistics.judge(&maps.features, &maps.p_sigma, step_pm);
+        let unusual = statistics.judge(maps, step_pm);
         found.p_value.assign(unusual.p_value());
         found.excess = unusual.excess;
         found.parts = unusual.p_values;
@@ -233,16 +242,13 @@ mod tests {
             scale: 1.0,
             trained_range: [low, high],
         };
-        let score = |n: u32| (n * 7919 % 20_000) as f32 * 1e-3;
-        let windows: Vec<HeldOut> =
-            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 4], strata: [0; 3] }).collect();
         Reference {
             material: Material::built_in("bifeo3").unwrap(),
             features: Some(FeatureStatistics {
                 mean: vec![0.0],
                 whitening: vec![1.0],
                 within: vec![1.0],
-                calibration: Calibration::fit(&windows).unwrap(),
+                calibration: Calibration::fit(&[HeldOut::spread(20.0)]).unwrap(),
             }),
             outputs: vec![
                 spec("p_x", -60.0, 60.0),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::networks::untrained::RandomWeights;
 use crate::networks::write_untrained;
-use crate::networks::{Calibration, HeadKind, HeldOut, Score};
+use crate::networks::{Calibration, HeadKind, HeldOut};
 use burn::module::Module;
 use burn::tensor::{Distribution, Tensor};
 use std::fs;
@@ -124,12 +124,7 @@ fn weights_of_another_shape_are_refused_although_their_checksum_is_right() {
     assert!(error.contains("weights.safetensors"), "{error}");
     // Statistics of two features for a network of 128.
     let error = refusal(|folder| {
-        let windows = [1.0, 2.0].map(|score| HeldOut {
-            noise: 0.0,
-            scores: [score; Score::PARTS.len()],
-            strata: [0; 3],
-        });
-        let calibration = Calibration::fit(&windows).unwrap();
+        let calibration = Calibration::fit(&[HeldOut::spread(5.0)]).unwrap();
         let statistics = FeatureStatistics { calibration, ..FeatureStatistics::raw(2) };
         let bytes = statistics.to_bytes().unwrap();
         let part = write_part(folder, "features.safetensors", &bytes).unwrap();

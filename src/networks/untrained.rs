@@ -3,11 +3,12 @@
 
 use super::dcnn::{Dcnn, DcnnConfig, FEATURE_CHANNELS, POOLING, site_features};
 use super::engine::download;
-use super::features::{Calibration, FeatureAccumulator, FeatureStatistics};
+use super::features::{Calibration, FeatureAccumulator, FeatureStatistics, HeldOut};
 use super::manifest::{
     Architecture, DCNN_OUTPUTS, InputSpec, Manifest, ModelError, TrainingRecord, WeightsRef, dcnn_outputs,
     weights_bytes, write_part,
 };
+use crate::frame::PolarizationMaps;
 use crate::preprocess::Normalisation;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -156,10 +157,20 @@ fn statistics(
     let calibrated = || {
         let statistics = accumulator.finish()?;
         let components = statistics.components(fresh.view())?;
-        let sigma = Array2::ones((STATISTICS_WINDOWS, STATISTICS_WINDOWS));
-        let step_pm = [STATISTICS_STRIDE_PX as f64 * PIXEL_PM; 2];
-        let windows = statistics.held_out(&components, &sigma, step_pm, [0; 3]);
-        Ok(FeatureStatistics { calibration: Calibration::fit(&windows)?, ..statistics })
+        let ones = || Array2::ones((STATISTICS_WINDOWS, STATISTICS_WINDOWS));
+        let maps = PolarizationMaps {
+            p_x: ones(),
+            p_y: ones(),
+            p_sigma: ones(),
+            cell_a: ones(),
+            cell_b: ones(),
+            cell_angle: ones(),
+            cell_area: ones(),
+            features: components,
+        };
+        let scores = statistics.scores(&maps, [STATISTICS_STRIDE_PX as f64 * PIXEL_PM; 2]);
+        let calibration = Calibration::fit(&[HeldOut { scores, strata: [0; 3] }])?;
+        Ok(FeatureStatistics { calibration, ..statistics })
     };
     calibrated().map_err(|source| ModelError::Features { path: folder.to_owned(), source })
 }

@@ -5,13 +5,13 @@ use super::TrainError;
 use super::samples::{Split, bend};
 use super::settings::DcnnTrainSettings;
 use crate::networks::{
-    Calibration, DeviceChoice, Engine, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics, Manifest,
-    write_part,
+    Calibration, DcnnMaps, DeviceChoice, Engine, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics,
+    HeldOut, Manifest, write_part,
 };
 use crate::preprocess::{PixelMap, resample};
 use crate::simulate::{TrainingRanges, random_scene, render};
 use burn::tensor::Device;
-use ndarray::{Array2, Array3};
+use ndarray::Array2;
 use rand::RngExt as _;
 use rayon::prelude::*;
 use std::f64::consts::FRAC_PI_2;
@@ -91,30 +91,30 @@ fn statistics(
         settings,
         0..fitted,
         |_| false,
-        |features, _, _| {
-            accumulator.add_frame(features.view());
+        |maps, _| {
+            accumulator.add_frame(maps.features.view());
             Ok(())
         },
     )?;
     let statistics = accumulator.finish()?;
     let step_pm = [settings.stride_px as f64 * settings.pixel_size_pm; 2];
-    let mut windows = Vec::new();
+    let mut held_out = Vec::new();
     let rescaled = |index: usize| !index.is_multiple_of(OWN_PIXEL_EVERY);
-    each(engine, settings, fitted..fitted + frames, rescaled, |features, sigma, strata| {
-        let components = statistics.components(features.view())?;
-        windows.extend(statistics.held_out(&components, &sigma, step_pm, strata));
+    each(engine, settings, fitted..fitted + frames, rescaled, |mut maps, strata| {
+        maps.features = statistics.components(maps.features.view())?;
+        held_out.push(HeldOut { scores: statistics.scores(&maps, step_pm), strata });
         Ok(())
     })?;
-    Ok(FeatureStatistics { calibration: Calibration::fit(&windows)?, ..statistics })
+    Ok(FeatureStatistics { calibration: Calibration::fit(&held_out)?, ..statistics })
 }
 
-/// Simulates frames, a few at once, and runs the network on them: features, sigma and strata of each go to `take`.
+/// Simulates frames, a few at once, and runs the network on them: its answers and strata of each go to `take`.
 fn each(
     engine: &Engine,
     settings: &DcnnTrainSettings,
     frames: std::ops::Range<usize>,
     rescaled: impl Fn(usize) -> bool + Sync,
-    mut take: impl FnMut(Array3<f32>, Array2<f32>, [u8; 3]) -> Result<(), TrainError>,
+    mut take: impl FnMut(DcnnMaps, [u8; 3]) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let indices: Vec<usize> = frames.collect();
     for some in indices.chunks(AT_ONCE) {
@@ -124,7 +124,7 @@ fn each(
             .collect::<Result<_, TrainError>>()?;
         for Prepared { image, strata } in prepared {
             if let Some(maps) = engine.dcnn(&image, settings.stride_px)? {
-                take(maps.features, maps.p_sigma, strata)?;
+                take(maps, strata)?;
             }
         }
     }

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use std::num::NonZeroUsize;
 
 /// Their names, in the order of [`Scores::of`].
-pub const SCORES: [&str; 9] = [
+pub const SCORES: [&str; 10] = [
     "shipped",
     "Mahalanobis",
     "surroundings",
@@ -21,6 +21,7 @@ pub const SCORES: [&str; 9] = [
     "PCA residual",
     "sigma",
     "sigma around",
+    "cell around",
     "heads",
     "1 - softmax",
 ];
@@ -118,7 +119,8 @@ impl<'a> Scores<'a> {
     /// The scores of every window, higher is stranger, in the order of [`SCORES`]; NaN where a window was not measured.
     pub fn of(&self, observed: &Observed) -> Vec<Array2<f32>> {
         let Some(maps) = &observed.maps else { return Vec::new() };
-        let unusual = self.statistics.judge(&maps.features, &maps.p_sigma, observed.step_pm);
+        let unusual = self.statistics.judge(maps, observed.step_pm);
+        let [training, surroundings, sigma, sigma_around, cell_around] = unusual.scores.parts;
         let by_window = |score: &dyn Fn(&DVector<f64>) -> f64| {
             Array2::from_shape_vec(
                 maps.p_x.dim(),
@@ -132,13 +134,6 @@ impl<'a> Scores<'a> {
             )
             .unwrap_or_default()
         };
-        let crate::networks::WindowScores { parts: [training, surroundings, sigma, around], .. } =
-            crate::networks::WindowScores::of(
-                &maps.features,
-                &maps.p_sigma,
-                &self.statistics.within,
-                observed.step_pm,
-            );
         vec![
             unusual.strangeness,
             training,
@@ -148,7 +143,8 @@ impl<'a> Scores<'a> {
                 (&self.standardised * window).norm_squared() - (&self.principal * window).norm_squared()
             }),
             sigma,
-            around,
+            sigma_around,
+            cell_around,
             by_window(&|window| self.disagreement(window)),
             doubt(observed),
         ]

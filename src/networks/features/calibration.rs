@@ -1,17 +1,16 @@
-//! p-values that hold at every dose, pixel size and rotation: conformal calibration within bins of what a frame itself shows of its
-//! noise (Mondrian conformal prediction, Vovk et al. 2005), and within each bin for the worst of the strata that held-out frames are
-//! known to come from.
+//! p-values that hold at every dose, pixel size and rotation: conformal calibration for the worst of the strata that held-out frames
+//! are known to come from.
 
 use super::FeatureError;
+use super::scores::{WindowScores, mean_around};
+use ndarray::{Array2, Zip};
 
 /// Small p-values are told apart down to this decade.
 const DECADES: usize = 4;
 const LEVELS_PER_DECADE: usize = 8;
 /// Significance levels at which thresholds are kept: 1, 10^(-1/8), …, 10⁻⁴.
 pub(super) const LEVELS: usize = DECADES * LEVELS_PER_DECADE + 1;
-/// Bins of the noise, equally full.
-const BINS: usize = 6;
-/// A stratum needs so many windows in a bin to have a say there.
+/// A stratum needs so many windows to have a say.
 const LEAST_WINDOWS: usize = 1000;
 
 /// What is calibrated.
@@ -25,45 +24,58 @@ pub enum Score {
     Sigma = 2,
     /// The same over its median around.
     SigmaAround = 3,
+    /// How far the predicted cell is from those around.
+    CellAround = 4,
     /// All of them, see [`Calibration::together`].
-    Together = 4,
+    Together = 5,
 }
 
 impl Score {
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
     /// All but [`Self::Together`], in their order.
-    pub const PARTS: [Self; 4] = [Self::Training, Self::Surroundings, Self::Sigma, Self::SigmaAround];
+    pub const PARTS: [Self; 5] =
+        [Self::Training, Self::Surroundings, Self::Sigma, Self::SigmaAround, Self::CellAround];
 }
 
-/// What a window's own oddity counts beside that of its features, where both are compared with their surroundings.
-const SIGMA_AROUND_WEIGHT: f32 = 0.5;
-/// What counts a decade of surprise that the whole frame may share, beside one that its surroundings do not: frames differ more from each
-/// other than windows within a frame do.
-const WHOLE_WEIGHT: f32 = 0.7;
+/// What a window's oddity in what the network answers counts beside that of its features, where both are compared with their
+/// surroundings.
+const ANSWER_WEIGHT: f32 = 0.5;
+/// What counts a decade of surprise that the frame may share, beside one that its surroundings do not.
+const WHOLE_WEIGHT: f32 = 1.2;
+/// Sides of the squares over which surprise is averaged, pm: defects of one column reach as far as the windows that hold it, others
+/// farther; what frames share does not change within them.
+const LOCAL_PM: [f64; 2] = [360.0, 840.0];
+const WHOLE_PM: f64 = 1560.0;
 /// From this level on, scores that grow on by the same factor for a decade as between it and the level before are taken to be as rare.
 const TAIL_DECADES: usize = 2;
 /// No window is more surprising than this, decades.
 const MOST_DECADES: f32 = 12.0;
 
-/// A window of a held-out frame.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The windows of a held-out frame.
+#[derive(Debug, Clone, PartialEq)]
 pub struct HeldOut {
-    /// As [`super::WindowScores::noise`].
-    pub noise: f32,
-    /// In the order of [`Score::PARTS`].
-    pub scores: [f32; Score::PARTS.len()],
-    /// What is known of its frame: one number for each way to divide frames into strata.
+    pub scores: WindowScores,
+    /// What is known of the frame: one number for each way to divide frames into strata.
     pub strata: [u8; 3],
 }
 
-/// Thresholds of each score in each bin of the noise.
+#[cfg(test)]
+impl HeldOut {
+    /// 20 000 windows whose scores are spread evenly from 0 to `most`, neighbours at random.
+    pub(crate) fn spread(most: f32) -> Self {
+        let score = |n: u32| (n * 7919 % 20_000) as f32 * (most / 20_000.0);
+        let part = Array2::from_shape_fn((100, 200), |(i, j)| score((i * 200 + j) as u32));
+        let parts = std::array::from_fn(|_| part.clone());
+        Self { scores: WindowScores { parts, step_pm: [120.0; 2] }, strata: [0; 3] }
+    }
+}
+
+/// Thresholds of each score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
-    /// Upper bounds of all bins but the last, ascending.
-    pub(super) edges: Vec<f32>,
-    /// `[part, bin, level]`: the level's share of all windows scores higher; as `thresholds` else.
+    /// `[part, level]`: the level's share of all windows scores higher; as `thresholds` else.
     pub(super) usual: Vec<f32>,
-    /// `[score, bin, level]`: in no stratum more than the level's share of windows scores higher. Ascending along the levels;
+    /// `[score, level]`: in no stratum more than the level's share of windows scores higher. Ascending along the levels;
     /// `f32::MAX` where there were too few windows to tell.
     pub(super) thresholds: Vec<f32>,
 }
@@ -73,95 +85,90 @@ fn level(index: usize) -> f64 {
 }
 
 impl Calibration {
-    /// From held-out windows; those whose noise or a score is not finite are passed over.
+    /// From held-out frames; windows of which a score is not finite are passed over.
     ///
     /// # Errors
     /// When none is left.
-    pub fn fit(windows: &[HeldOut]) -> Result<Self, FeatureError> {
-        let finite =
-            |window: &&HeldOut| window.noise.is_finite() && window.scores.iter().all(|s| s.is_finite());
-        let mut windows: Vec<&HeldOut> = windows.iter().filter(finite).collect();
-        if windows.is_empty() {
+    pub fn fit(frames: &[HeldOut]) -> Result<Self, FeatureError> {
+        let of_part = |part: usize, worst: bool| {
+            thresholds(frames.iter().map(|frame| (&frame.scores.parts[part], frame.strata)), worst)
+        };
+        let of_parts = |worst: bool| -> Option<Vec<f32>> {
+            let parts: Option<Vec<_>> = (0..Score::PARTS.len()).map(|part| of_part(part, worst)).collect();
+            Some(parts?.concat())
+        };
+        let (Some(usual), Some(parts)) = (of_parts(false), of_parts(true)) else {
             return Err(FeatureError::Uncalibrated);
-        }
-        windows.sort_by(|a, b| a.noise.total_cmp(&b.noise));
-        let size = windows.len().div_ceil(BINS);
-        let bins: Vec<&[&HeldOut]> = windows.chunks(size).collect();
-        let edges = bins.iter().skip(1).filter_map(|bin| bin.first()).map(|window| window.noise).collect();
-        let of_all = |score: &dyn Fn(&HeldOut) -> f32, worst: bool| -> Vec<f32> {
-            bins.iter().flat_map(|bin| thresholds(bin, score, worst)).collect()
         };
-        let of_parts = |worst: bool| -> Vec<f32> {
-            let each = (0..Score::PARTS.len()).map(|part| of_all(&|window| window.scores[part], worst));
-            each.flatten().collect()
-        };
-        let this = Self { edges, usual: of_parts(false), thresholds: of_parts(true) };
-        let together = of_all(&|window| this.together(window.scores, window.noise), true);
-        Ok(Self { thresholds: [this.thresholds, together].concat(), ..this })
+        let this = Self { usual, thresholds: parts };
+        let together: Vec<_> = frames.iter().map(|frame| this.together(&frame.scores)).collect();
+        let together = together.iter().zip(frames).map(|(map, frame)| (map, frame.strata));
+        let together = thresholds(together, true).ok_or(FeatureError::Uncalibrated)?;
+        Ok(Self { thresholds: [this.thresholds, together.to_vec()].concat(), ..this })
     }
 
     /// Checks what was read.
-    pub(super) fn checked(
-        edges: Vec<f32>,
-        usual: Vec<f32>,
-        thresholds: Vec<f32>,
-    ) -> Result<Self, FeatureError> {
-        let each = (edges.len() + 1) * LEVELS;
+    pub(super) fn checked(usual: Vec<f32>, thresholds: Vec<f32>) -> Result<Self, FeatureError> {
         let named = [("usual", &usual, Score::PARTS.len()), ("thresholds", &thresholds, Score::COUNT)];
         for (name, values, scores) in named {
-            let (expected, found) = (scores * each, values.len());
+            let (expected, found) = (scores * LEVELS, values.len());
             if found != expected {
                 return Err(FeatureError::Length { name, expected, found });
             }
-            if values.iter().chain(&edges).any(|value| !value.is_finite()) {
+            if values.iter().any(|value| !value.is_finite()) {
                 return Err(FeatureError::Missing(name));
             }
         }
-        Ok(Self { edges, usual, thresholds })
-    }
-
-    pub(super) fn bins(&self) -> usize {
-        self.edges.len() + 1
-    }
-
-    /// The part of `table` that is for this score and noise.
-    fn of<'a>(&self, table: &'a [f32], score: Score, noise: f32) -> &'a [f32] {
-        let bin = self.edges.partition_point(|&edge| edge <= noise);
-        let first = (score as usize * self.bins() + bin) * LEVELS;
-        table.get(first..first + LEVELS).unwrap_or_default()
+        Ok(Self { usual, thresholds })
     }
 
     /// At most a share p of in-distribution windows has a p-value below p, whatever their dose, pixel size and rotation. Never
     /// below 10⁻⁴; NaN for a score that is NaN.
-    pub fn p_value(&self, score: Score, value: f32, noise: f32) -> f32 {
-        10f32.powf(-decades(self.of(&self.thresholds, score, noise), value, noise))
+    pub fn p_value(&self, score: Score, value: f32) -> f32 {
+        10f32.powf(-decades(of(&self.thresholds, score), value))
     }
 
-    /// How surprising a window is, decades: what it differs by from its surroundings, in its features and its sigma, or what it
-    /// differs by from the training set, which is common to whole frames and therefore counts less. Each part is measured by the share of all
-    /// windows of that noise that score higher, and not by the worst stratum's, which would drown the others; the promise is made of the whole.
+    /// How surprising each window is, decades: what it and those next to it differ by from their surroundings, in features, sigma and cell,
+    /// or what those around it differ by from the training set, in features and sigma. Each part is measured by the share of all windows
+    /// that score higher, and not by the worst stratum's, which would drown the others; the promise is made of the whole. Surprise is
+    /// averaged over the squares in which an anomaly would show, which noise does not fill.
     ///
-    /// `parts` in the order of [`Score::PARTS`]. Without surroundings, the rest decides. NaN for a window that was not measured.
-    pub fn together(&self, parts: [f32; Score::PARTS.len()], noise: f32) -> f32 {
-        let [training, surroundings, sigma, around] = [0, 1, 2, 3].map(|part| {
-            let table = self.of(&self.usual, Score::PARTS[part], noise);
-            tail(table, parts[part]).unwrap_or_else(|| decades(table, parts[part], noise))
-        });
+    /// Without surroundings, the rest decides. NaN for a window that was not measured.
+    pub fn together(&self, scores: &WindowScores) -> Array2<f32> {
+        let part = |part: Score| {
+            let table = of(&self.usual, part);
+            scores.parts[part as usize]
+                .mapv(|value| tail(table, value).unwrap_or_else(|| decades(table, value)))
+        };
+        let answers = part(Score::SigmaAround) + part(Score::CellAround);
+        let local = part(Score::Surroundings) + answers * ANSWER_WEIGHT;
+        let whole = (part(Score::Training) + part(Score::Sigma)) * WHOLE_WEIGHT;
+        let [near, far] = LOCAL_PM.map(|side_pm| mean_around(&local, side_pm, scores.step_pm));
+        let mut together = mean_around(&whole, WHOLE_PM, scores.step_pm);
         // The maximum passes over a NaN.
-        (surroundings + SIGMA_AROUND_WEIGHT * around).max(WHOLE_WEIGHT * (training + sigma))
+        Zip::from(&mut together).and(&near).and(&far).for_each(|all, &near, &far| {
+            *all = all.max(near).max(far);
+        });
+        together
     }
 
     /// Decades beyond what one window in a thousand exceeds, of [`Self::together`].
-    pub fn beyond(&self, together: f32, noise: f32) -> f32 {
-        let thresholds = self.of(&self.thresholds, Score::Together, noise);
+    pub fn beyond(&self, together: f32) -> f32 {
+        let thresholds = of(&self.thresholds, Score::Together);
         let known = thresholds.iter().take(3 * LEVELS_PER_DECADE + 1).rev().find(|&&t| t < f32::MAX);
         known.map_or(f32::NAN, |&limit| together - limit)
     }
 }
 
+/// The part of `table` that is for this score.
+fn of(table: &[f32], score: Score) -> &[f32] {
+    let first = score as usize * LEVELS;
+    table.get(first..first + LEVELS).unwrap_or_default()
+}
+
 /// Minus the decimal logarithm of the share of windows above `value`, by thresholds of all levels; NaN for NaN.
-fn decades(thresholds: &[f32], value: f32, noise: f32) -> f32 {
-    if value.is_nan() || noise.is_nan() {
+fn decades(thresholds: &[f32], value: f32) -> f32 {
+    if value.is_nan() {
         return f32::NAN;
     }
     let above = thresholds.partition_point(|&threshold| threshold < value);
@@ -186,21 +193,28 @@ fn tail(thresholds: &[f32], value: f32) -> Option<f32> {
     Some((TAIL_DECADES as f32 + (value / from).log10() / factor).min(MOST_DECADES))
 }
 
-/// The thresholds of a score in one bin: over all windows, or for the worst of the strata.
-fn thresholds(bin: &[&HeldOut], score: &dyn Fn(&HeldOut) -> f32, worst: bool) -> [f32; LEVELS] {
-    let scored: Vec<(&HeldOut, f32)> = bin.iter().map(|&window| (window, score(window))).collect();
-    let sorted = |chosen: &dyn Fn(&HeldOut) -> bool| -> Vec<f32> {
-        let mut scores: Vec<f32> =
-            scored.iter().filter(|(window, _)| chosen(window)).map(|(_, score)| *score).collect();
+/// The thresholds of a score over all windows, or for the worst of the strata; `None` without a window.
+fn thresholds<'a>(
+    frames: impl Iterator<Item = (&'a Array2<f32>, [u8; 3])>,
+    worst: bool,
+) -> Option<[f32; LEVELS]> {
+    let finite = |map: &Array2<f32>| map.iter().copied().filter(|v| v.is_finite()).collect::<Vec<_>>();
+    let frames: Vec<(Vec<f32>, [u8; 3])> = frames.map(|(map, strata)| (finite(map), strata)).collect();
+    let sorted = |chosen: &dyn Fn(&[u8; 3]) -> bool| -> Vec<f32> {
+        let chosen = frames.iter().filter(|(_, strata)| chosen(strata));
+        let mut scores: Vec<f32> = chosen.flat_map(|(scores, _)| scores).copied().collect();
         scores.sort_by(f32::total_cmp);
         scores
     };
     let mut groups = vec![sorted(&|_| true)];
+    if groups.iter().all(Vec::is_empty) {
+        return None;
+    }
     for way in (0..3).filter(|_| worst) {
-        let mut names: Vec<u8> = bin.iter().map(|window| window.strata[way]).collect();
+        let mut names: Vec<u8> = frames.iter().map(|(_, strata)| strata[way]).collect();
         names.sort_unstable();
         names.dedup();
-        groups.extend(names.into_iter().map(|name| sorted(&|window| window.strata[way] == name)));
+        groups.extend(names.into_iter().map(|name| sorted(&|strata| strata[way] == name)));
     }
     let mut all = true;
     let mut worst = [f32::MIN; LEVELS];
@@ -219,10 +233,10 @@ fn thresholds(bin: &[&HeldOut], score: &dyn Fn(&HeldOut) -> f32, worst: bool) ->
     }
     // Rounding of ranks must not make a smaller share cost less.
     let mut highest = f32::MIN;
-    worst.map(|threshold| {
+    Some(worst.map(|threshold| {
         highest = highest.max(threshold);
         highest
-    })
+    }))
 }
 
 /// What at most the share `level` of further scores exceeds, from ascending ones; `None` when there are too few to say.
@@ -237,48 +251,49 @@ mod tests {
     use rand::{RngExt as _, SeedableRng as _};
     use rand_distr::{Distribution as _, StandardNormal};
 
-    /// Windows whose scores grow with their noise, and are twice as large in one stratum as in the others.
-    fn windows(count: usize, seed: u64) -> Vec<HeldOut> {
+    const SIDE: usize = 20;
+
+    /// Frames whose scores are twice as large in one stratum as in the others.
+    fn frames(count: usize, seed: u64) -> Vec<HeldOut> {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        (0..count)
-            .map(|_| {
-                let noise: f32 = rng.random_range(0.5..4.0);
-                let dose = rng.random_range(0..3u8);
-                let mut score = || {
+        let frame = |_| {
+            let dose = rng.random_range(0..3u8);
+            let mut part = || {
+                Array2::from_shape_simple_fn((SIDE, SIDE), || {
                     let draw: f32 = StandardNormal.sample(&mut rng);
-                    noise * draw.abs() * if dose == 1 { 2.0 } else { 1.0 }
-                };
-                HeldOut { noise, scores: std::array::from_fn(|_| score()), strata: [dose, 0, 0] }
-            })
-            .collect()
+                    draw.abs() * if dose == 1 { 2.0 } else { 1.0 }
+                })
+            };
+            let parts = std::array::from_fn(|_| part());
+            HeldOut { scores: WindowScores { parts, step_pm: [120.0; 2] }, strata: [dose, 0, 0] }
+        };
+        (0..count).map(frame).collect()
     }
 
     #[test]
-    fn the_promise_holds_in_every_bin_and_stratum() {
-        let calibration = Calibration::fit(&windows(300_000, 1)).unwrap();
-        let fresh = windows(300_000, 2);
+    fn the_promise_holds_in_every_stratum() {
+        let calibration = Calibration::fit(&frames(600, 1)).unwrap();
+        let fresh = frames(600, 2);
         for alpha in [0.1f32, 0.01, 0.001] {
-            let share = |of: &dyn Fn(&HeldOut) -> bool| {
-                let chosen: Vec<_> = fresh.iter().filter(|window| of(window)).collect();
-                let below = chosen
-                    .iter()
-                    .filter(|w| calibration.p_value(Score::Surroundings, w.scores[1], w.noise) < alpha)
-                    .count();
-                below as f32 / chosen.len() as f32
+            let share = |dose: u8| {
+                let chosen = fresh.iter().filter(|frame| frame.strata[0] == dose);
+                let scores: Vec<f32> =
+                    chosen.flat_map(|frame| frame.scores.parts[1].iter().copied()).collect();
+                let below = |score: &&f32| calibration.p_value(Score::Surroundings, **score) < alpha;
+                scores.iter().filter(below).count() as f32 / scores.len() as f32
             };
             for dose in 0..3 {
-                let found = share(&|window| window.strata[0] == dose);
-                assert!(found <= 1.3 * alpha, "{alpha}, stratum {dose}: {found}");
+                assert!(share(dose) <= 1.3 * alpha, "{alpha}, stratum {dose}: {}", share(dose));
             }
             // It is kept in the worst stratum, and not by far.
-            assert!(share(&|window| window.strata[0] == 1) > 0.6 * alpha);
+            assert!(share(1) > 0.6 * alpha);
         }
     }
 
     #[test]
     fn p_values_fall_from_1_and_end_where_nothing_is_known() {
-        let calibration = Calibration::fit(&windows(50_000, 3)).unwrap();
-        let p = |value: f32| calibration.p_value(Score::Training, value, 1.0);
+        let calibration = Calibration::fit(&frames(20, 3)).unwrap();
+        let p = |value: f32| calibration.p_value(Score::Training, value);
         assert_eq!(p(-1.0), 1.0);
         assert!(p(f32::NAN).is_nan());
         let mut last = 1.0;
@@ -287,39 +302,57 @@ mod tests {
             assert!(next <= last, "at {step}");
             last = next;
         }
-        // Some 8000 windows in a bin: nothing is known of one in 10 000.
+        // Of 8000 windows nothing is known of one in 10 000.
         assert!((1e-4..2e-4).contains(&p(1e9)), "{}", p(1e9));
-        assert!(p(f32::NAN).is_nan());
         assert!(Calibration::fit(&[]).is_err());
     }
 
     #[test]
     fn parts_add_up_as_the_weights_say_and_the_promise_is_made_of_the_whole() {
-        let windows = windows(100_000, 4);
-        let calibration = Calibration::fit(&windows).unwrap();
-        let usual = calibration.together([0.1; 4], 1.0);
-        assert!((0.0..0.5).contains(&usual), "{usual}");
-        let strange = |part: usize, value: f32| {
-            let mut parts = [0.1; 4];
-            parts[part] = value;
-            calibration.together(parts, 1.0)
+        let calibration = Calibration::fit(&frames(250, 4)).unwrap();
+        let usual = || WindowScores {
+            parts: std::array::from_fn(|_| Array2::from_elem((SIDE, SIDE), 0.1)),
+            step_pm: [120.0; 2],
+        };
+        let at = |scores: &WindowScores| calibration.together(scores)[[10, 10]];
+        assert!((0.0..0.5).contains(&at(&usual())), "{}", at(&usual()));
+        let all = |part: usize, value: f32| {
+            let mut scores = usual();
+            scores.parts[part].fill(value);
+            at(&scores)
         };
         // Beyond what is counted, a decade is a factor: ten times the score is as many decades for every part.
-        let steps = [0, 1, 2, 3].map(|part| strange(part, 1000.0) - strange(part, 100.0));
+        let steps = [0, 1, 2, 3, 4].map(|part| all(part, 1000.0) - all(part, 100.0));
         assert!(steps.iter().all(|step| *step > 0.5), "{steps:?}");
-        assert!((steps[0] / steps[1] - WHOLE_WEIGHT).abs() < 0.1, "{steps:?}");
-        assert!((steps[3] / steps[1] - SIGMA_AROUND_WEIGHT).abs() < 0.1, "{steps:?}");
-        // A window without surroundings is judged by the rest, one that was not measured not at all.
-        assert!(calibration.together([100.0, f32::NAN, 0.1, f32::NAN], 1.0) > 1.0);
-        assert!(calibration.together([f32::NAN; 4], 1.0).is_nan());
-        let below = |alpha: f32| {
-            let p = |w: &HeldOut| {
-                calibration.p_value(Score::Together, calibration.together(w.scores, w.noise), w.noise)
-            };
-            let fresh = super::tests::windows(100_000, 5);
-            fresh.iter().filter(|window| p(window) < alpha).count() as f32 / fresh.len() as f32
+        for (part, weight) in [(0, WHOLE_WEIGHT), (2, WHOLE_WEIGHT), (3, ANSWER_WEIGHT), (4, ANSWER_WEIGHT)] {
+            assert!((steps[part] / steps[1] - weight).abs() < 0.1, "{steps:?}");
+        }
+        // A single window says less than a patch of 3 x 3.
+        let patch = |side: usize| {
+            let mut scores = usual();
+            scores.parts[1].slice_mut(ndarray::s![10..10 + side, 10..10 + side]).fill(1e6);
+            calibration.together(&scores)[[10 + side / 2, 10 + side / 2]]
         };
-        assert!(below(0.1) <= 0.11 && below(0.1) > 0.02 && below(0.01) <= 0.012, "{}", below(0.1));
+        assert!(patch(3) > 5.0 * patch(1) && patch(1) > at(&usual()));
+        // A window without surroundings is judged by the rest, one that was not measured not at all.
+        let mut alone = usual();
+        for part in [1, 3, 4] {
+            alone.parts[part].fill(f32::NAN);
+        }
+        alone.parts[0].fill(100.0);
+        assert!(at(&alone) > 1.0);
+        alone.parts.iter_mut().for_each(|part| part[[10, 10]] = f32::NAN);
+        assert!(at(&alone).is_nan());
+        let below = |alpha: f32| {
+            let fresh = frames(250, 5);
+            let maps = fresh.iter().map(|frame| calibration.together(&frame.scores));
+            let p: Vec<f32> = maps
+                .flat_map(|map| map.into_iter().map(|value| calibration.p_value(Score::Together, value)))
+                .collect();
+            p.iter().filter(|p| **p < alpha).count() as f32 / p.len() as f32
+        };
+        // A third of all frames is of the worst stratum.
+        assert!(below(0.1) <= 0.11 && below(0.1) > 0.02 && below(0.01) <= 0.015, "{}", below(0.1));
     }
 
     #[test]

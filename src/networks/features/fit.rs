@@ -77,7 +77,7 @@ impl FeatureAccumulator {
             mean: mean.iter().map(|&m| m as f32).collect(),
             whitening: whitening.transpose().iter().map(|&w| w as f32).collect(),
             within: axes.eigenvalues.iter().map(|&variance| variance.max(0.0) as f32).collect(),
-            calibration: Calibration { edges: Vec::new(), usual: Vec::new(), thresholds: Vec::new() },
+            calibration: Calibration { usual: Vec::new(), thresholds: Vec::new() },
         })
     }
 }

@@ -11,7 +11,8 @@ pub use calibration::{Calibration, HeldOut, Score};
 pub use fit::FeatureAccumulator;
 pub use scores::WindowScores;
 
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Zip};
+use crate::frame::PolarizationMaps;
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -56,6 +57,8 @@ pub struct Unusual {
     pub strangeness: Array2<f32>,
     /// 10 to the number of decades by which the strangeness lies above what one window in a thousand exceeds.
     pub excess: Array2<f32>,
+    /// What all of it comes from.
+    pub scores: WindowScores,
 }
 
 impl Unusual {
@@ -68,7 +71,7 @@ impl FeatureStatistics {
     /// Statistics that leave features as they are and know nothing of them.
     pub(crate) fn raw(channels: usize) -> Self {
         let whitening = Array2::<f32>::eye(channels).into_raw_vec_and_offset().0;
-        let calibration = Calibration { edges: Vec::new(), usual: Vec::new(), thresholds: Vec::new() };
+        let calibration = Calibration { usual: Vec::new(), thresholds: Vec::new() };
         Self { mean: vec![0.0; channels], whitening, within: vec![1.0; channels], calibration }
     }
 
@@ -100,51 +103,25 @@ impl FeatureStatistics {
     /// Scores and p-values of a frame's windows.
     ///
     /// # Shapes
-    /// - `features`: as components, `[window row, window col, component]`
-    /// - `sigma`: predicted standard deviation of P, pm, `[window row, window col]`
+    /// - `maps`: the features as components
     /// - `step_pm`: from one window to the next, `[row, col]`
-    pub fn judge(&self, features: &Array3<f32>, sigma: &Array2<f32>, step_pm: [f64; 2]) -> Unusual {
-        let WindowScores { parts, noise } = WindowScores::of(features, sigma, &self.within, step_pm);
-        let mut strangeness = noise.clone();
-        strangeness.indexed_iter_mut().for_each(|(at, value)| {
-            *value = self.calibration.together(parts.each_ref().map(|part| part[at]), *value);
-        });
-        let p_values = |score: Score, map: &Array2<f32>| {
-            Zip::from(map)
-                .and(&noise)
-                .map_collect(|&value, &noise| self.calibration.p_value(score, value, noise))
-        };
-        let [training, surroundings, sigma, around] = &parts;
-        Unusual {
-            p_values: [
-                p_values(Score::Training, training),
-                p_values(Score::Surroundings, surroundings),
-                p_values(Score::Sigma, sigma),
-                p_values(Score::SigmaAround, around),
-                p_values(Score::Together, &strangeness),
-            ],
-            excess: Zip::from(&strangeness)
-                .and(&noise)
-                .map_collect(|&value, &noise| 10f32.powf(self.calibration.beyond(value, noise))),
-            strangeness,
+    pub fn judge(&self, maps: &PolarizationMaps, step_pm: [f64; 2]) -> Unusual {
+        let scores = self.scores(maps, step_pm);
+        let strangeness = self.calibration.together(&scores);
+        let mut p_values: [Array2<f32>; Score::COUNT] = std::array::from_fn(|_| strangeness.clone());
+        for (map, score) in p_values.iter_mut().zip(Score::PARTS.into_iter().chain([Score::Together])) {
+            if let Some(part) = scores.parts.get(score as usize) {
+                map.assign(part);
+            }
+            map.mapv_inplace(|value| self.calibration.p_value(score, value));
         }
+        let excess = strangeness.mapv(|value| 10f32.powf(self.calibration.beyond(value)));
+        Unusual { p_values, strangeness, excess, scores }
     }
 
-    /// A held-out frame's windows, to calibrate with; arguments as of [`Self::judge`], and the strata of [`HeldOut`].
-    pub fn held_out(
-        &self,
-        features: &Array3<f32>,
-        sigma: &Array2<f32>,
-        step_pm: [f64; 2],
-        strata: [u8; 3],
-    ) -> Vec<HeldOut> {
-        let WindowScores { parts, noise } = WindowScores::of(features, sigma, &self.within, step_pm);
-        let windows = noise.indexed_iter().map(|(at, &noise)| HeldOut {
-            noise,
-            scores: parts.each_ref().map(|part| part[at]),
-            strata,
-        });
-        windows.collect()
+    /// Scores of a frame's windows; arguments as of [`Self::judge`].
+    pub fn scores(&self, maps: &PolarizationMaps, step_pm: [f64; 2]) -> WindowScores {
+        WindowScores::of(maps, &self.within, step_pm)
     }
 
     /// As a safetensors file.
@@ -153,14 +130,13 @@ impl FeatureStatistics {
     /// When the arrays' lengths do not fit together.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FeatureError> {
         let channels = self.mean.len();
-        let Calibration { edges, usual, thresholds } = &self.calibration;
-        let shape = |scores: usize| vec![scores, self.calibration.bins(), calibration::LEVELS];
+        let Calibration { usual, thresholds } = &self.calibration;
+        let shape = |scores: usize| vec![scores, calibration::LEVELS];
         let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let arrays = [
             ("mean", vec![channels], bytes(&self.mean)),
             ("whitening", vec![channels, channels], bytes(&self.whitening)),
             ("within", vec![channels], bytes(&self.within)),
-            ("noise_edges", vec![edges.len()], bytes(edges)),
             ("usual", shape(Score::PARTS.len()), bytes(usual)),
             ("thresholds", shape(Score::COUNT), bytes(thresholds)),
         ];
@@ -191,7 +167,11 @@ impl FeatureStatistics {
         let (mean, whitening) = (read("mean")?, read("whitening")?);
         let within = read("within").map_err(|_| FeatureError::Earlier("within"))?;
         let usual = read("usual").map_err(|_| FeatureError::Earlier("usual"))?;
-        let calibration = Calibration::checked(read("noise_edges")?, usual, read("thresholds")?)?;
+        // Earlier versions had thresholds for each of several bins of the noise.
+        if file.tensor("usual").is_ok_and(|view| view.shape().len() != 2) {
+            return Err(FeatureError::Earlier("thresholds for all noise"));
+        }
+        let calibration = Calibration::checked(usual, read("thresholds")?)?;
         let fits = |name: &'static str, expected: usize, found: usize| {
             if found == expected { Ok(()) } else { Err(FeatureError::Length { name, expected, found }) }
         };
@@ -208,10 +188,7 @@ mod tests {
 
     /// Statistics of two features that are their own components.
     fn plain() -> FeatureStatistics {
-        let score = |n: u32| (n * 7919 % 20_000) as f32 * 2.5e-4;
-        let windows: Vec<HeldOut> =
-            (0..20_000).map(|n| HeldOut { noise: 0.0, scores: [score(n); 4], strata: [0; 3] }).collect();
-        let calibration = Calibration::fit(&windows).unwrap();
+        let calibration = Calibration::fit(&[HeldOut::spread(5.0)]).unwrap();
         FeatureStatistics { calibration, ..FeatureStatistics::raw(2) }
     }
 
@@ -263,10 +240,14 @@ mod tests {
         let mut features = Array3::from_shape_fn((6, 6, 2), |(i, j, _)| ((i * 5 + j * 3) % 7) as f32 * 0.1);
         features[[1, 4, 1]] = 9.0;
         features.slice_mut(s![5, 0, ..]).fill(f32::NAN);
-        let unusual = plain().judge(&features, &Array2::from_elem((6, 6), 0.2), [120.0; 2]);
-        let [training, surroundings, sigma, around, together] = &unusual.p_values;
+        let maps = PolarizationMaps {
+            p_sigma: Array2::from_elem((6, 6), 0.2),
+            ..PolarizationMaps::of_features(features)
+        };
+        let unusual = plain().judge(&maps, [120.0; 2]);
+        let [training, surroundings, sigma, around, cell, together] = &unusual.p_values;
         assert!(training[[1, 4]] < 1e-3 && surroundings[[1, 4]] < 1e-3 && together[[1, 4]] < 1e-3);
-        assert!(sigma[[1, 4]] > 0.5 && around[[1, 4]] > 0.5);
+        assert!(sigma[[1, 4]] > 0.5 && around[[1, 4]] > 0.5 && cell[[1, 4]] == 1.0);
         assert!(training[[0, 0]] > 0.5 && together[[0, 0]] > 0.1);
         assert!(unusual.excess[[1, 4]] > 10.0 && unusual.excess[[0, 0]] < 0.1);
         assert!(unusual.p_values.iter().all(|map| map[[5, 0]].is_nan()));

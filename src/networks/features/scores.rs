@@ -1,8 +1,9 @@
-//! How strange each window of a frame is, from its features as components.
+//! How strange each window of a frame is, from its features as components and from what the network answers.
 
 use super::Score;
+use crate::frame::PolarizationMaps;
 use crate::preprocess::median;
-use ndarray::{Array2, Array3, Axis, s};
+use ndarray::{Array2, ArrayView1, Axis, s};
 use std::ops::Range;
 
 /// Side of the tiles within which windows are compared with each other, pm: the windows of a frame of 256 px at 15 pm.
@@ -11,6 +12,8 @@ const TILE_PM: f64 = 2760.0;
 const LEAST_WINDOWS: usize = 25;
 /// Added to the variance within frames, as a part of the whole variance.
 const LEAST_WITHIN: f32 = 1e-3;
+/// Standard deviation of normally distributed values over their median deviation.
+const SIGMA_OF_MEDIAN: f32 = 1.4826;
 
 /// Scores of every window, `[window row, window col]`; NaN where a window was not measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,47 +23,41 @@ pub struct WindowScores {
     /// - squared distance from the median window of the tile, in standard deviations within frames, over the tile's median: how
     ///   much more a window differs from its surroundings than windows there do; NaN in a tile of too few windows;
     /// - the predicted sigma of P, pm;
-    /// - sigma over the tile's median; NaN in a tile of too few windows.
+    /// - sigma over the tile's median; NaN in a tile of too few windows;
+    /// - mean square of how far the cell's edges, angle and area lie from the tile's medians, in the tile's own standard deviations; NaN in a
+    ///   tile of too few windows.
     pub parts: [Array2<f32>; Score::PARTS.len()],
-    /// The logarithm of that median distance: how much windows there differ from each other, which they do mostly by noise.
-    pub noise: Array2<f32>,
+    /// From one window to the next, `[row, col]`, pm.
+    pub step_pm: [f64; 2],
 }
 
 impl WindowScores {
     /// # Shapes
-    /// - `features`: `[window row, window col, component]`
-    /// - `sigma`: pm, `[window row, window col]`
+    /// - `maps`: the features as components
     /// - `within`: variance of each component within a frame, whose variance is 1 over all
     /// - `step_pm`: from one window to the next, `[row, col]`
-    pub fn of(features: &Array3<f32>, sigma: &Array2<f32>, within: &[f32], step_pm: [f64; 2]) -> Self {
-        let (rows, cols, _) = features.dim();
+    pub fn of(maps: &PolarizationMaps, within: &[f32], step_pm: [f64; 2]) -> Self {
+        let (rows, cols, _) = maps.features.dim();
         let empty = || Array2::from_elem((rows, cols), f32::NAN);
-        let mut scores = Self { parts: std::array::from_fn(|_| empty()), noise: empty() };
+        let mut scores = Self { parts: std::array::from_fn(|_| empty()), step_pm };
         let weights: Vec<f32> = within.iter().map(|variance| (variance + LEAST_WITHIN).recip()).collect();
         for down in tiles(rows, step_pm[0]) {
             for across in tiles(cols, step_pm[1]) {
-                scores.tile((features, sigma), &weights, down.clone(), across);
+                scores.tile(maps, &weights, down.clone(), across);
             }
         }
         scores
     }
 
-    fn tile(
-        &mut self,
-        (features, sigma): (&Array3<f32>, &Array2<f32>),
-        weights: &[f32],
-        down: Range<usize>,
-        across: Range<usize>,
-    ) {
-        let part = features.slice(s![down.clone(), across.clone(), ..]);
-        let measured = |window: &ndarray::ArrayView1<'_, f32>| window.iter().all(|value| value.is_finite());
-        let windows: Vec<_> = part.lanes(Axis(2)).into_iter().filter(measured).collect();
+    fn tile(&mut self, maps: &PolarizationMaps, weights: &[f32], down: Range<usize>, across: Range<usize>) {
+        let part = maps.features.slice(s![down.clone(), across.clone(), ..]);
+        let windows: Vec<_> = part.lanes(Axis(2)).into_iter().filter(is_measured).collect();
         let central =
             |values: &mut dyn Iterator<Item = f32>| median(values, f32::total_cmp).unwrap_or(f32::NAN);
         let usual: Vec<f32> = (0..weights.len())
             .map(|component| central(&mut windows.iter().map(|window| window[component])))
             .collect();
-        let distance = |window: &ndarray::ArrayView1<'_, f32>| -> f32 {
+        let distance = |window: &ArrayView1<'_, f32>| -> f32 {
             window
                 .iter()
                 .zip(&usual)
@@ -70,22 +67,65 @@ impl WindowScores {
         };
         let middle = central(&mut windows.iter().map(distance)).max(f32::MIN_POSITIVE);
         let enough = windows.len() >= LEAST_WINDOWS;
-        let places = || down.clone().flat_map(|row| across.clone().map(move |col| [row, col]));
-        let sigmas = places().filter_map(|at| sigma.get(at).copied()).filter(|sigma| sigma.is_finite());
-        let usual_sigma = central(&mut sigmas.into_iter()).max(f32::MIN_POSITIVE);
-        let [from_training, from_surroundings, own_sigma, from_sigma] = &mut self.parts;
-        for at @ [row, col] in places() {
-            let window = features.slice(s![row, col, ..]);
-            let (Some(&sigma), true) = (sigma.get(at), measured(&window)) else { continue };
+        let places: Vec<[usize; 2]> =
+            down.flat_map(|row| across.clone().map(move |col| [row, col])).collect();
+        let finite = |map: &Array2<f32>| -> Vec<f32> {
+            places.iter().filter_map(|&at| map.get(at).copied()).filter(|value| value.is_finite()).collect()
+        };
+        let usual_sigma = central(&mut finite(&maps.p_sigma).into_iter()).max(f32::MIN_POSITIVE);
+        let cell = [&maps.cell_a, &maps.cell_b, &maps.cell_angle, &maps.cell_area].map(|map| {
+            let values = finite(map);
+            let usual = central(&mut values.iter().copied());
+            let deviation = SIGMA_OF_MEDIAN * central(&mut values.iter().map(|value| (value - usual).abs()));
+            // Values that are all alike differ by rounding alone.
+            (map, usual, deviation.max(f32::EPSILON * usual.abs()).max(f32::MIN_POSITIVE))
+        });
+        let [from_training, from_surroundings, own_sigma, from_sigma, from_cell] = &mut self.parts;
+        for at @ [row, col] in places {
+            let window = maps.features.slice(s![row, col, ..]);
+            let (Some(&sigma), true) = (maps.p_sigma.get(at), is_measured(&window)) else { continue };
             from_training[at] = window.iter().map(|value| value * value).sum();
             own_sigma[at] = sigma;
-            self.noise[at] = middle.ln();
             if enough {
                 from_surroundings[at] = distance(&window) / middle;
                 from_sigma[at] = sigma / usual_sigma;
+                let squares = cell.map(|(map, usual, deviation)| ((map[at] - usual) / deviation).powi(2));
+                from_cell[at] = squares.iter().sum::<f32>() / squares.len() as f32;
             }
         }
     }
+}
+
+fn is_measured(window: &ArrayView1<'_, f32>) -> bool {
+    window.iter().all(|value| value.is_finite())
+}
+
+/// Mean of the finite values in squares of `side_pm` around each place, as far as they lie on the map; NaN stays.
+pub(super) fn mean_around(map: &Array2<f32>, side_pm: f64, step_pm: [f64; 2]) -> Array2<f32> {
+    let half = step_pm.map(|step| (0.5 * (side_pm / step - 1.0)).round().max(0.0) as usize);
+    let (rows, cols) = map.dim();
+    // Sums and counts of all values above and to the left.
+    let mut sums = Array2::<(f64, u32)>::default((rows + 1, cols + 1));
+    for (row, line) in map.outer_iter().enumerate() {
+        let mut along = (0.0, 0);
+        for (col, &value) in line.iter().enumerate() {
+            if value.is_finite() {
+                along = (along.0 + f64::from(value), along.1 + 1);
+            }
+            let above = sums[[row, col + 1]];
+            sums[[row + 1, col + 1]] = (above.0 + along.0, above.1 + along.1);
+        }
+    }
+    Array2::from_shape_fn((rows, cols), |(row, col)| {
+        if map[[row, col]].is_nan() {
+            return f32::NAN;
+        }
+        let [top, left] = [row.saturating_sub(half[0]), col.saturating_sub(half[1])];
+        let [bottom, right] = [(row + half[0] + 1).min(rows), (col + half[1] + 1).min(cols)];
+        let [a, b, c, d] =
+            [sums[[bottom, right]], sums[[top, right]], sums[[bottom, left]], sums[[top, left]]];
+        ((a.0 - b.0 - c.0 + d.0) / f64::from(a.1 + d.1 - b.1 - c.1)) as f32
+    })
 }
 
 /// Ranges of nearly equal length, about [`TILE_PM`] each, that cover `count` windows.
@@ -98,6 +138,7 @@ fn tiles(count: usize, step_pm: f64) -> impl Iterator<Item = Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ndarray::Array3;
 
     #[test]
     fn tiles_cover_every_window_once() {
@@ -111,6 +152,20 @@ mod tests {
     }
 
     #[test]
+    fn means_are_taken_of_what_was_measured_around() {
+        let mut map = Array2::from_shape_fn((4, 5), |(i, j)| (i * 5 + j) as f32);
+        map[[1, 1]] = f32::NAN;
+        // 3 windows down, 1 across.
+        let mean = mean_around(&map, 300.0, [100.0, 300.0]);
+        assert_eq!((mean[[1, 2]], mean[[0, 1]], mean[[2, 1]]), (7.0, 1.0, 13.5));
+        assert!(mean[[1, 1]].is_nan());
+        assert_eq!(mean_around(&map, 50.0, [100.0; 2])[[3, 4]], 19.0);
+        // All of it.
+        let all: f32 = ((0..20).sum::<i32>() - 6) as f32 / 19.0;
+        assert!((mean_around(&map, 1e4, [100.0; 2])[[0, 0]] - all).abs() < 1e-5);
+    }
+
+    #[test]
     fn a_window_is_compared_with_its_surroundings_and_not_measured_ones_with_none() {
         // Two components; the second hardly varies within frames.
         let mut features = Array3::from_shape_fn((6, 6, 2), |(i, j, component)| {
@@ -118,24 +173,29 @@ mod tests {
         });
         features[[2, 2, 1]] = 5.5;
         features.slice_mut(s![4, 4, ..]).fill(f32::NAN);
-        let mut sigma = Array2::from_elem((6, 6), 2.0);
-        sigma[[1, 3]] = 7.0;
-        let scores = WindowScores::of(&features, &sigma, &[1.0, 0.0], [120.0; 2]);
-        let [training, surroundings, own, around] = &scores.parts;
+        let mut maps = PolarizationMaps::of_features(features);
+        maps.p_sigma.fill(2.0);
+        maps.p_sigma[[1, 3]] = 7.0;
+        maps.cell_b = Array2::from_shape_fn((6, 6), |(i, j)| 400.0 + ((i * 6 + j) % 3) as f32);
+        maps.cell_b[[3, 3]] = 401.0 + 2.0 * 2.0 * SIGMA_OF_MEDIAN;
+        let scores = WindowScores::of(&maps, &[1.0, 0.0], [120.0; 2]);
+        let [training, surroundings, own, around, cell] = &scores.parts;
         // The median window is (0, 5); distances are 0 or 1 / 1.001, and two thirds are not 0.
         let unit = 1.0 / 1.001;
-        assert!((scores.noise[[0, 0]] - f32::ln(unit)).abs() < 1e-5);
-        let strange = (features[[2, 2, 0]].powi(2) * unit + 0.25 / 1e-3) / unit;
+        let strange = (maps.features[[2, 2, 0]].powi(2) * unit + 0.25 / 1e-3) / unit;
         assert!((surroundings[[2, 2]] - strange).abs() < 1e-2);
         assert!((surroundings[[0, 0]] - 1.0).abs() < 1e-5);
         assert!((training[[0, 1]] - 25.0).abs() < 1e-5);
         assert_eq!((own[[1, 3]], around[[1, 3]], around[[0, 0]]), (7.0, 3.5, 1.0));
-        for map in scores.parts.iter().chain([&scores.noise]) {
+        // Deviations are 0 or 1, and two thirds are not 0: four standard deviations of one of four quantities.
+        assert!((cell[[3, 3]] - 4.0).abs() < 1e-3 && cell[[0, 1]] == 0.0, "{cell}");
+        for map in &scores.parts {
             assert!(map[[4, 4]].is_nan());
         }
-        let few = features.slice(s![..4, ..6, ..]).to_owned();
-        let scores = WindowScores::of(&few, &sigma, &[1.0, 0.0], [120.0; 2]);
-        let [training, surroundings, _, around] = &scores.parts;
-        assert!(surroundings.iter().chain(around).all(|value| value.is_nan()) && training[[0, 0]] > 0.0);
+        let few = PolarizationMaps::of_features(maps.features.slice(s![..4, ..6, ..]).to_owned());
+        let scores = WindowScores::of(&few, &[1.0, 0.0], [120.0; 2]);
+        let [training, surroundings, _, around, cell] = &scores.parts;
+        assert!(surroundings.iter().chain(around).chain(cell).all(|value| value.is_nan()));
+        assert!(training[[0, 0]] > 0.0);
     }
 }
