@@ -279,7 +279,7 @@ impl LoadedModel<Dcnn> {
     }
 
     /// Leaves the feature statistics out, whatever they are.
-    pub(super) fn dcnn_without_statistics(folder: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub(crate) fn dcnn_without_statistics(folder: &Path, device: &Device) -> Result<Self, ModelError> {
         let manifest = Manifest::read(folder)?;
         let Architecture::Dcnn(config) = manifest.architecture else {
             return Err(wrong_kind(folder, "fcnn", "dcnn"));

@@ -28,7 +28,8 @@ pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
 pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
 pub use fcnn::{Fcnn, FcnnConfig};
 pub use features::{
-    Calibration, FeatureAccumulator, FeatureError, FeatureStatistics, HeldOut, Score, Unusual, WindowScores,
+    Calibration, FeatureAccumulator, FeatureError, FeatureStatistics, HeldOut, Sampling, Score, Unusual,
+    WindowScores,
 };
 pub use import::{
     CLASS_ORDERS, ForeignArchitecture, ImportError, ImportSettings, Imported, ImportedTensor, OutputScale,

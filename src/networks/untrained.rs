@@ -3,7 +3,7 @@
 
 use super::dcnn::{Dcnn, DcnnConfig, FEATURE_CHANNELS, POOLING, site_features};
 use super::engine::download;
-use super::features::{Calibration, FeatureAccumulator, FeatureStatistics, HeldOut};
+use super::features::{Calibration, FeatureAccumulator, FeatureStatistics, HeldOut, Sampling};
 use super::manifest::{
     Architecture, DCNN_OUTPUTS, InputSpec, Manifest, ModelError, TrainingRecord, WeightsRef, dcnn_outputs,
     weights_bytes, write_part,
@@ -168,7 +168,8 @@ fn statistics(
             cell_area: ones(),
             features: components,
         };
-        let scores = statistics.scores(&maps, [STATISTICS_STRIDE_PX as f64 * PIXEL_PM; 2]);
+        let step_pm = [STATISTICS_STRIDE_PX as f64 * PIXEL_PM; 2];
+        let scores = statistics.scores(&maps, Sampling { step_pm, pixel_pm: PIXEL_PM });
         let calibration = Calibration::fit(&[HeldOut { scores, strata: [0; 3] }])?;
         Ok(FeatureStatistics { calibration, ..statistics })
     };

@@ -8,7 +8,7 @@ use crate::flags::{self, Evidence, FlagSettings, Reference};
 use crate::frame::{Fields, Frame, PolarizationMaps};
 use crate::ingest::PixelSize;
 use crate::material::Material;
-use crate::networks::{Engine, Manifest, NetworkError};
+use crate::networks::{Engine, Manifest, NetworkError, Sampling};
 use crate::polarization::{ClassicalField, ClassicalSettings, measure_cells};
 use crate::preprocess::{
     CalibrationHints, ModelInput, PixelMap, PreparedFrame, PreprocessError, PreprocessSettings, Windows,
@@ -281,8 +281,7 @@ fn masked(mut maps: PolarizationMaps, windows: &Windows) -> PolarizationMaps {
 #[derive(Debug)]
 pub struct Observed {
     pub grid: GridSpec,
-    /// From one window to the next, `[row, col]`.
-    pub step_pm: [f64; 2],
+    pub sampling: Sampling,
     /// NaN where a window was not measured; `None` without a DCNN.
     pub maps: Option<PolarizationMaps>,
     /// The FCNN's probabilities, `[class, row, col]`, and where its pixels are; `None` without an FCNN.
@@ -331,10 +330,9 @@ impl Analyzer {
         let Measured { prepared, maps, probability, .. } = measure(prepared, &self.engine, &self.stages)?;
         let windows = prepared.dcnn.as_ref().and_then(|input| input.windows.as_ref());
         let grid = windows.map_or_else(GridSpec::default, |windows| windows.plan.grid);
-        let [row_pm, col_pm] = prepared.calibration.pixel_size_pm;
         Ok(Observed {
             grid,
-            step_pm: [grid.step_row * row_pm, grid.step_col * col_pm],
+            sampling: Sampling::of(&grid, prepared.calibration.pixel_size_pm),
             maps: maps.zip(windows).map(|(maps, windows)| masked(maps, windows)),
             probability: probability.zip(prepared.fcnn.as_ref().map(|input| input.map)),
         })

@@ -6,7 +6,7 @@ use super::samples::{Split, bend};
 use super::settings::DcnnTrainSettings;
 use crate::networks::{
     Calibration, DcnnMaps, DeviceChoice, Engine, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics,
-    HeldOut, Manifest, write_part,
+    HeldOut, Manifest, Sampling, write_part,
 };
 use crate::preprocess::{PixelMap, resample};
 use crate::simulate::{TrainingRanges, random_scene, render};
@@ -35,6 +35,8 @@ const AT_ONCE: usize = 16;
 /// A frame at the model's scale, normalised, and the strata that it is from.
 struct Prepared {
     image: Array2<f32>,
+    /// Before it was resampled.
+    pixel_pm: f64,
     strata: [u8; 3],
 }
 
@@ -91,7 +93,7 @@ fn statistics(
         settings,
         0..fitted,
         |_| false,
-        |maps, _| {
+        |maps, _, _| {
             accumulator.add_frame(maps.features.view());
             Ok(())
         },
@@ -100,21 +102,22 @@ fn statistics(
     let step_pm = [settings.stride_px as f64 * settings.pixel_size_pm; 2];
     let mut held_out = Vec::new();
     let rescaled = |index: usize| !index.is_multiple_of(OWN_PIXEL_EVERY);
-    each(engine, settings, fitted..fitted + frames, rescaled, |mut maps, strata| {
+    each(engine, settings, fitted..fitted + frames, rescaled, |mut maps, pixel_pm, strata| {
         maps.features = statistics.components(maps.features.view())?;
-        held_out.push(HeldOut { scores: statistics.scores(&maps, step_pm), strata });
+        let scores = statistics.scores(&maps, Sampling { step_pm, pixel_pm });
+        held_out.push(HeldOut { scores, strata });
         Ok(())
     })?;
     Ok(FeatureStatistics { calibration: Calibration::fit(&held_out)?, ..statistics })
 }
 
-/// Simulates frames, a few at once, and runs the network on them: its answers and strata of each go to `take`.
+/// Simulates frames, a few at once, and runs the network on them: its answers, the pixel size and the strata of each go to `take`.
 fn each(
     engine: &Engine,
     settings: &DcnnTrainSettings,
     frames: std::ops::Range<usize>,
     rescaled: impl Fn(usize) -> bool + Sync,
-    mut take: impl FnMut(DcnnMaps, [u8; 3]) -> Result<(), TrainError>,
+    mut take: impl FnMut(DcnnMaps, f64, [u8; 3]) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let indices: Vec<usize> = frames.collect();
     for some in indices.chunks(AT_ONCE) {
@@ -122,9 +125,9 @@ fn each(
             .par_iter()
             .map(|&index| prepared(settings, index, rescaled(index)))
             .collect::<Result<_, TrainError>>()?;
-        for Prepared { image, strata } in prepared {
+        for Prepared { image, pixel_pm, strata } in prepared {
             if let Some(maps) = engine.dcnn(&image, settings.stride_px)? {
-                take(maps, strata)?;
+                take(maps, pixel_pm, strata)?;
             }
         }
     }
@@ -159,7 +162,8 @@ fn prepared(settings: &DcnnTrainSettings, index: usize, rescaled: bool) -> Resul
         stratum(&SIZES_PM, microscope.pixel_size_pm),
         sector as u8,
     ];
-    Ok(Prepared { image: settings.normalisation.normalise(&image), strata })
+    let image = settings.normalisation.normalise(&image);
+    Ok(Prepared { image, pixel_pm: microscope.pixel_size_pm, strata })
 }
 
 #[cfg(test)]
@@ -170,7 +174,7 @@ mod tests {
     fn frames_come_at_the_models_scale_whatever_their_own() {
         let settings = DcnnTrainSettings::default();
         for index in 0..6 {
-            let Prepared { image, strata } = prepared(&settings, index, index > 1).unwrap();
+            let Prepared { image, strata, .. } = prepared(&settings, index, index > 1).unwrap();
             let (rows, cols) = image.dim();
             // Pixels may be 2 % higher than wide, or lower.
             assert!((248..=266).contains(&rows) && rows.abs_diff(cols) < 8, "{rows} x {cols}");

@@ -68,7 +68,7 @@ pub fn promise(
             let observed = analyzer.observe(marked.frame.clone())?;
             each();
             let Some(maps) = &observed.maps else { continue };
-            let unusual = statistics.judge(maps, observed.step_pm);
+            let unusual = statistics.judge(maps, observed.sampling);
             let p_value = unusual.p_value();
             let evaluated = p_value.iter().filter(|p| p.is_finite()).count();
             if evaluated == 0 {

@@ -119,7 +119,7 @@ impl<'a> Scores<'a> {
     /// The scores of every window, higher is stranger, in the order of [`SCORES`]; NaN where a window was not measured.
     pub fn of(&self, observed: &Observed) -> Vec<Array2<f32>> {
         let Some(maps) = &observed.maps else { return Vec::new() };
-        let unusual = self.statistics.judge(maps, observed.step_pm);
+        let unusual = self.statistics.judge(maps, observed.sampling);
         let [training, surroundings, sigma, sigma_around, cell_around] = unusual.scores.parts;
         let by_window = |score: &dyn Fn(&DVector<f64>) -> f64| {
             Array2::from_shape_vec(
@@ -236,7 +236,7 @@ fn doubt(observed: &Observed) -> Array2<f32> {
     // The step of the windows in pm and in pixels of the FCNN's image give its pixel size.
     let (top, _) = map.frame_to_model(grid.row0, grid.col0);
     let (below, _) = map.frame_to_model(grid.row0 + grid.step_row, grid.col0);
-    let half = (AROUND_PM / observed.step_pm[0] * (below - top)).round();
+    let half = (AROUND_PM / observed.sampling.step_pm[0] * (below - top)).round();
     Array2::from_shape_fn((rows, cols), |(i, j)| {
         let (row, col) =
             map.frame_to_model(grid.row0 + i as f64 * grid.step_row, grid.col0 + j as f64 * grid.step_col);

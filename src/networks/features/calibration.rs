@@ -1,8 +1,9 @@
-//! p-values that hold at every dose, pixel size and rotation: conformal calibration for the worst of the strata that held-out frames
-//! are known to come from.
+//! p-values that hold at every dose, pixel size and rotation: conformal calibration within classes of the pixel size, which is known
+//! (Mondrian conformal prediction, Vovk et al. 2005), and within each class for the worst of the strata that held-out frames are known to
+//! come from.
 
 use super::FeatureError;
-use super::scores::{WindowScores, mean_around};
+use super::scores::{Sampling, WindowScores, mean_around};
 use ndarray::{Array2, Zip};
 
 /// Small p-values are told apart down to this decade.
@@ -10,6 +11,10 @@ const DECADES: usize = 4;
 const LEVELS_PER_DECADE: usize = 8;
 /// Significance levels at which thresholds are kept: 1, 10^(-1/8), …, 10⁻⁴.
 pub(super) const LEVELS: usize = DECADES * LEVELS_PER_DECADE + 1;
+/// Bounds of the classes of the pixel size, pm: finer than the networks' 15, about that, and coarser, where there is less to see.
+const CLASSES_PM: [f64; 2] = [13.0, 17.5];
+/// Classes of the pixel size.
+pub(super) const CLASSES: usize = CLASSES_PM.len() + 1;
 /// A stratum needs so many windows to have a say.
 const LEAST_WINDOWS: usize = 1000;
 
@@ -66,16 +71,17 @@ impl HeldOut {
         let score = |n: u32| (n * 7919 % 20_000) as f32 * (most / 20_000.0);
         let part = Array2::from_shape_fn((100, 200), |(i, j)| score((i * 200 + j) as u32));
         let parts = std::array::from_fn(|_| part.clone());
-        Self { scores: WindowScores { parts, step_pm: [120.0; 2] }, strata: [0; 3] }
+        let sampling = Sampling { step_pm: [120.0; 2], pixel_pm: 15.0 };
+        Self { scores: WindowScores { parts, sampling }, strata: [0; 3] }
     }
 }
 
-/// Thresholds of each score.
+/// Thresholds of each score in each class of the pixel size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
-    /// `[part, level]`: the level's share of all windows scores higher; as `thresholds` else.
+    /// `[class, part, level]`: the level's share of all windows scores higher; as `thresholds` else.
     pub(super) usual: Vec<f32>,
-    /// `[score, level]`: in no stratum more than the level's share of windows scores higher. Ascending along the levels;
+    /// `[class, score, level]`: in no stratum more than the level's share of windows scores higher. Ascending along the levels;
     /// `f32::MAX` where there were too few windows to tell.
     pub(super) thresholds: Vec<f32>,
 }
@@ -85,33 +91,41 @@ fn level(index: usize) -> f64 {
 }
 
 impl Calibration {
-    /// From held-out frames; windows of which a score is not finite are passed over.
+    /// From held-out frames; windows of which a score is not finite are passed over. A class without frames has the thresholds of all.
     ///
     /// # Errors
-    /// When none is left.
+    /// When no window is left.
     pub fn fit(frames: &[HeldOut]) -> Result<Self, FeatureError> {
-        let of_part = |part: usize, worst: bool| {
-            thresholds(frames.iter().map(|frame| (&frame.scores.parts[part], frame.strata)), worst)
-        };
-        let of_parts = |worst: bool| -> Option<Vec<f32>> {
-            let parts: Option<Vec<_>> = (0..Score::PARTS.len()).map(|part| of_part(part, worst)).collect();
-            Some(parts?.concat())
-        };
-        let (Some(usual), Some(parts)) = (of_parts(false), of_parts(true)) else {
-            return Err(FeatureError::Uncalibrated);
-        };
-        let this = Self { usual, thresholds: parts };
-        let together: Vec<_> = frames.iter().map(|frame| this.together(&frame.scores)).collect();
-        let together = together.iter().zip(frames).map(|(map, frame)| (map, frame.strata));
-        let together = thresholds(together, true).ok_or(FeatureError::Uncalibrated)?;
-        Ok(Self { thresholds: [this.thresholds, together.to_vec()].concat(), ..this })
+        let mut all = Self { usual: Vec::new(), thresholds: Vec::new() };
+        for class in 0..CLASSES {
+            let own = || frames.iter().filter(move |frame| class_of(frame.scores.sampling) == class);
+            let chosen: Vec<&HeldOut> =
+                if own().next().is_some() { own().collect() } else { frames.iter().collect() };
+            let of_part = |part: usize, worst: bool| {
+                thresholds(chosen.iter().map(|frame| (&frame.scores.parts[part], frame.strata)), worst)
+            };
+            let of_parts = |worst: bool| -> Option<Vec<f32>> {
+                let parts: Option<Vec<_>> =
+                    (0..Score::PARTS.len()).map(|part| of_part(part, worst)).collect();
+                Some(parts?.concat())
+            };
+            let (Some(usual), Some(parts)) = (of_parts(false), of_parts(true)) else {
+                return Err(FeatureError::Uncalibrated);
+            };
+            let together: Vec<_> = chosen.iter().map(|frame| together(&usual, &frame.scores)).collect();
+            let together = together.iter().zip(&chosen).map(|(map, frame)| (map, frame.strata));
+            let together = thresholds(together, true).ok_or(FeatureError::Uncalibrated)?;
+            all.usual.extend(usual);
+            all.thresholds.extend(parts.into_iter().chain(together));
+        }
+        Ok(all)
     }
 
     /// Checks what was read.
     pub(super) fn checked(usual: Vec<f32>, thresholds: Vec<f32>) -> Result<Self, FeatureError> {
         let named = [("usual", &usual, Score::PARTS.len()), ("thresholds", &thresholds, Score::COUNT)];
         for (name, values, scores) in named {
-            let (expected, found) = (scores * LEVELS, values.len());
+            let (expected, found) = (CLASSES * scores * LEVELS, values.len());
             if found != expected {
                 return Err(FeatureError::Length { name, expected, found });
             }
@@ -124,8 +138,8 @@ impl Calibration {
 
     /// At most a share p of in-distribution windows has a p-value below p, whatever their dose, pixel size and rotation. Never
     /// below 10⁻⁴; NaN for a score that is NaN.
-    pub fn p_value(&self, score: Score, value: f32) -> f32 {
-        10f32.powf(-decades(of(&self.thresholds, score), value))
+    pub fn p_value(&self, score: Score, value: f32, sampling: Sampling) -> f32 {
+        10f32.powf(-decades(self.thresholds(score, sampling), value))
     }
 
     /// How surprising each window is, decades: what it and those next to it differ by from their surroundings, in features, sigma and cell,
@@ -135,29 +149,46 @@ impl Calibration {
     ///
     /// Without surroundings, the rest decides. NaN for a window that was not measured.
     pub fn together(&self, scores: &WindowScores) -> Array2<f32> {
-        let part = |part: Score| {
-            let table = of(&self.usual, part);
-            scores.parts[part as usize]
-                .mapv(|value| tail(table, value).unwrap_or_else(|| decades(table, value)))
-        };
-        let answers = part(Score::SigmaAround) + part(Score::CellAround);
-        let local = part(Score::Surroundings) + answers * ANSWER_WEIGHT;
-        let whole = (part(Score::Training) + part(Score::Sigma)) * WHOLE_WEIGHT;
-        let [near, far] = LOCAL_PM.map(|side_pm| mean_around(&local, side_pm, scores.step_pm));
-        let mut together = mean_around(&whole, WHOLE_PM, scores.step_pm);
-        // The maximum passes over a NaN.
-        Zip::from(&mut together).and(&near).and(&far).for_each(|all, &near, &far| {
-            *all = all.max(near).max(far);
-        });
-        together
+        let length = Score::PARTS.len() * LEVELS;
+        let first = class_of(scores.sampling) * length;
+        together(self.usual.get(first..first + length).unwrap_or_default(), scores)
     }
 
     /// Decades beyond what one window in a thousand exceeds, of [`Self::together`].
-    pub fn beyond(&self, together: f32) -> f32 {
-        let thresholds = of(&self.thresholds, Score::Together);
+    pub fn beyond(&self, together: f32, sampling: Sampling) -> f32 {
+        let thresholds = self.thresholds(Score::Together, sampling);
         let known = thresholds.iter().take(3 * LEVELS_PER_DECADE + 1).rev().find(|&&t| t < f32::MAX);
         known.map_or(f32::NAN, |&limit| together - limit)
     }
+
+    fn thresholds(&self, score: Score, sampling: Sampling) -> &[f32] {
+        let length = Score::COUNT * LEVELS;
+        let first = class_of(sampling) * length;
+        of(self.thresholds.get(first..first + length).unwrap_or_default(), score)
+    }
+}
+
+fn class_of(sampling: Sampling) -> usize {
+    CLASSES_PM.partition_point(|&bound| bound <= sampling.pixel_pm)
+}
+
+/// [`Calibration::together`], by the parts' thresholds over all windows, `[part, level]`.
+fn together(usual: &[f32], scores: &WindowScores) -> Array2<f32> {
+    let part = |part: Score| {
+        let table = of(usual, part);
+        scores.parts[part as usize].mapv(|value| tail(table, value).unwrap_or_else(|| decades(table, value)))
+    };
+    let answers = part(Score::SigmaAround) + part(Score::CellAround);
+    let local = part(Score::Surroundings) + answers * ANSWER_WEIGHT;
+    let whole = (part(Score::Training) + part(Score::Sigma)) * WHOLE_WEIGHT;
+    let step_pm = scores.sampling.step_pm;
+    let [near, far] = LOCAL_PM.map(|side_pm| mean_around(&local, side_pm, step_pm));
+    let mut together = mean_around(&whole, WHOLE_PM, step_pm);
+    // The maximum passes over a NaN.
+    Zip::from(&mut together).and(&near).and(&far).for_each(|all, &near, &far| {
+        *all = all.max(near).max(far);
+    });
+    together
 }
 
 /// The part of `table` that is for this score.
@@ -252,6 +283,7 @@ mod tests {
     use rand_distr::{Distribution as _, StandardNormal};
 
     const SIDE: usize = 20;
+    const SAMPLING: Sampling = Sampling { step_pm: [120.0; 2], pixel_pm: 15.0 };
 
     /// Frames whose scores are twice as large in one stratum as in the others.
     fn frames(count: usize, seed: u64) -> Vec<HeldOut> {
@@ -265,7 +297,7 @@ mod tests {
                 })
             };
             let parts = std::array::from_fn(|_| part());
-            HeldOut { scores: WindowScores { parts, step_pm: [120.0; 2] }, strata: [dose, 0, 0] }
+            HeldOut { scores: WindowScores { parts, sampling: SAMPLING }, strata: [dose, 0, 0] }
         };
         (0..count).map(frame).collect()
     }
@@ -279,7 +311,8 @@ mod tests {
                 let chosen = fresh.iter().filter(|frame| frame.strata[0] == dose);
                 let scores: Vec<f32> =
                     chosen.flat_map(|frame| frame.scores.parts[1].iter().copied()).collect();
-                let below = |score: &&f32| calibration.p_value(Score::Surroundings, **score) < alpha;
+                let below =
+                    |score: &&f32| calibration.p_value(Score::Surroundings, **score, SAMPLING) < alpha;
                 scores.iter().filter(below).count() as f32 / scores.len() as f32
             };
             for dose in 0..3 {
@@ -293,7 +326,7 @@ mod tests {
     #[test]
     fn p_values_fall_from_1_and_end_where_nothing_is_known() {
         let calibration = Calibration::fit(&frames(20, 3)).unwrap();
-        let p = |value: f32| calibration.p_value(Score::Training, value);
+        let p = |value: f32| calibration.p_value(Score::Training, value, SAMPLING);
         assert_eq!(p(-1.0), 1.0);
         assert!(p(f32::NAN).is_nan());
         let mut last = 1.0;
@@ -312,7 +345,7 @@ mod tests {
         let calibration = Calibration::fit(&frames(250, 4)).unwrap();
         let usual = || WindowScores {
             parts: std::array::from_fn(|_| Array2::from_elem((SIDE, SIDE), 0.1)),
-            step_pm: [120.0; 2],
+            sampling: SAMPLING,
         };
         let at = |scores: &WindowScores| calibration.together(scores)[[10, 10]];
         assert!((0.0..0.5).contains(&at(&usual())), "{}", at(&usual()));
@@ -347,12 +380,34 @@ mod tests {
             let fresh = frames(250, 5);
             let maps = fresh.iter().map(|frame| calibration.together(&frame.scores));
             let p: Vec<f32> = maps
-                .flat_map(|map| map.into_iter().map(|value| calibration.p_value(Score::Together, value)))
+                .flat_map(|map| {
+                    map.into_iter().map(|value| calibration.p_value(Score::Together, value, SAMPLING))
+                })
                 .collect();
             p.iter().filter(|p| **p < alpha).count() as f32 / p.len() as f32
         };
         // A third of all frames is of the worst stratum.
         assert!(below(0.1) <= 0.11 && below(0.1) > 0.02 && below(0.01) <= 0.015, "{}", below(0.1));
+    }
+
+    #[test]
+    fn a_frame_is_compared_with_those_of_its_own_pixel_size() {
+        let mut frames = frames(200, 6);
+        for frame in &mut frames[..100] {
+            frame.scores.sampling.pixel_pm = 30.0;
+            frame.scores.parts.iter_mut().for_each(|part| *part *= 3.0);
+        }
+        let calibration = Calibration::fit(&frames).unwrap();
+        let p = |pixel_pm: f64| calibration.p_value(Score::Sigma, 5.0, Sampling { pixel_pm, ..SAMPLING });
+        assert!(p(30.0) > 10.0 * p(15.0), "{} {}", p(30.0), p(15.0));
+        // Without frames of its own, a class has what holds of all.
+        assert!(p(15.0) < p(9.0) && p(9.0) <= p(30.0));
+        let whole = |pixel_pm: f64| {
+            let mut scores = frames[0].scores.clone();
+            scores.sampling.pixel_pm = pixel_pm;
+            calibration.together(&scores).mean().unwrap()
+        };
+        assert!(whole(15.0) > 1.5 * whole(30.0), "{} {}", whole(15.0), whole(30.0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod scores;
 
 pub use calibration::{Calibration, HeldOut, Score};
 pub use fit::FeatureAccumulator;
-pub use scores::WindowScores;
+pub use scores::{Sampling, WindowScores};
 
 use crate::frame::PolarizationMaps;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
@@ -104,24 +104,23 @@ impl FeatureStatistics {
     ///
     /// # Shapes
     /// - `maps`: the features as components
-    /// - `step_pm`: from one window to the next, `[row, col]`
-    pub fn judge(&self, maps: &PolarizationMaps, step_pm: [f64; 2]) -> Unusual {
-        let scores = self.scores(maps, step_pm);
+    pub fn judge(&self, maps: &PolarizationMaps, sampling: Sampling) -> Unusual {
+        let scores = self.scores(maps, sampling);
         let strangeness = self.calibration.together(&scores);
         let mut p_values: [Array2<f32>; Score::COUNT] = std::array::from_fn(|_| strangeness.clone());
         for (map, score) in p_values.iter_mut().zip(Score::PARTS.into_iter().chain([Score::Together])) {
             if let Some(part) = scores.parts.get(score as usize) {
                 map.assign(part);
             }
-            map.mapv_inplace(|value| self.calibration.p_value(score, value));
+            map.mapv_inplace(|value| self.calibration.p_value(score, value, sampling));
         }
-        let excess = strangeness.mapv(|value| 10f32.powf(self.calibration.beyond(value)));
+        let excess = strangeness.mapv(|value| 10f32.powf(self.calibration.beyond(value, sampling)));
         Unusual { p_values, strangeness, excess, scores }
     }
 
     /// Scores of a frame's windows; arguments as of [`Self::judge`].
-    pub fn scores(&self, maps: &PolarizationMaps, step_pm: [f64; 2]) -> WindowScores {
-        WindowScores::of(maps, &self.within, step_pm)
+    pub fn scores(&self, maps: &PolarizationMaps, sampling: Sampling) -> WindowScores {
+        WindowScores::of(maps, &self.within, sampling)
     }
 
     /// As a safetensors file.
@@ -131,7 +130,7 @@ impl FeatureStatistics {
     pub fn to_bytes(&self) -> Result<Vec<u8>, FeatureError> {
         let channels = self.mean.len();
         let Calibration { usual, thresholds } = &self.calibration;
-        let shape = |scores: usize| vec![scores, calibration::LEVELS];
+        let shape = |scores: usize| vec![calibration::CLASSES, scores, calibration::LEVELS];
         let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let arrays = [
             ("mean", vec![channels], bytes(&self.mean)),
@@ -168,8 +167,8 @@ impl FeatureStatistics {
         let within = read("within").map_err(|_| FeatureError::Earlier("within"))?;
         let usual = read("usual").map_err(|_| FeatureError::Earlier("usual"))?;
         // Earlier versions had thresholds for each of several bins of the noise.
-        if file.tensor("usual").is_ok_and(|view| view.shape().len() != 2) {
-            return Err(FeatureError::Earlier("thresholds for all noise"));
+        if file.tensor("noise_edges").is_ok() {
+            return Err(FeatureError::Earlier("thresholds by pixel size"));
         }
         let calibration = Calibration::checked(usual, read("thresholds")?)?;
         let fits = |name: &'static str, expected: usize, found: usize| {
@@ -244,12 +243,12 @@ mod tests {
             p_sigma: Array2::from_elem((6, 6), 0.2),
             ..PolarizationMaps::of_features(features)
         };
-        let unusual = plain().judge(&maps, [120.0; 2]);
+        let unusual = plain().judge(&maps, Sampling { step_pm: [120.0; 2], pixel_pm: 15.0 });
         let [training, surroundings, sigma, around, cell, together] = &unusual.p_values;
         assert!(training[[1, 4]] < 1e-3 && surroundings[[1, 4]] < 1e-3 && together[[1, 4]] < 1e-3);
         assert!(sigma[[1, 4]] > 0.5 && around[[1, 4]] > 0.5 && cell[[1, 4]] == 1.0);
         assert!(training[[0, 0]] > 0.5 && together[[0, 0]] > 0.1);
-        assert!(unusual.excess[[1, 4]] > 10.0 && unusual.excess[[0, 0]] < 0.1);
+        assert!(unusual.excess[[1, 4]] > 10.0 && unusual.excess[[0, 0]] < 1.0);
         assert!(unusual.p_values.iter().all(|map| map[[5, 0]].is_nan()));
     }
 }

@@ -3,6 +3,7 @@
 use super::Score;
 use crate::frame::PolarizationMaps;
 use crate::preprocess::median;
+use ferrostem_proto::GridSpec;
 use ndarray::{Array2, ArrayView1, Axis, s};
 use std::ops::Range;
 
@@ -14,6 +15,22 @@ const LEAST_WINDOWS: usize = 25;
 const LEAST_WITHIN: f32 = 1e-3;
 /// Standard deviation of normally distributed values over their median deviation.
 const SIGMA_OF_MEDIAN: f32 = 1.4826;
+
+/// How a frame was sampled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// From one window to the next, `[row, col]`, pm.
+    pub step_pm: [f64; 2],
+    /// Pixel size of the frame as it came, pm; of pixels that are not square, the geometric mean.
+    pub pixel_pm: f64,
+}
+
+impl Sampling {
+    /// Of windows `grid` on a frame with pixels of `[row, col]` pm.
+    pub fn of(grid: &GridSpec, [row_pm, col_pm]: [f64; 2]) -> Self {
+        Self { step_pm: [grid.step_row * row_pm, grid.step_col * col_pm], pixel_pm: (row_pm * col_pm).sqrt() }
+    }
+}
 
 /// Scores of every window, `[window row, window col]`; NaN where a window was not measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,22 +44,21 @@ pub struct WindowScores {
     /// - mean square of how far the cell's edges, angle and area lie from the tile's medians, in the tile's own standard deviations; NaN in a
     ///   tile of too few windows.
     pub parts: [Array2<f32>; Score::PARTS.len()],
-    /// From one window to the next, `[row, col]`, pm.
-    pub step_pm: [f64; 2],
+    pub sampling: Sampling,
 }
 
 impl WindowScores {
     /// # Shapes
     /// - `maps`: the features as components
     /// - `within`: variance of each component within a frame, whose variance is 1 over all
-    /// - `step_pm`: from one window to the next, `[row, col]`
-    pub fn of(maps: &PolarizationMaps, within: &[f32], step_pm: [f64; 2]) -> Self {
+    pub fn of(maps: &PolarizationMaps, within: &[f32], sampling: Sampling) -> Self {
+        let [down_pm, across_pm] = sampling.step_pm;
         let (rows, cols, _) = maps.features.dim();
         let empty = || Array2::from_elem((rows, cols), f32::NAN);
-        let mut scores = Self { parts: std::array::from_fn(|_| empty()), step_pm };
+        let mut scores = Self { parts: std::array::from_fn(|_| empty()), sampling };
         let weights: Vec<f32> = within.iter().map(|variance| (variance + LEAST_WITHIN).recip()).collect();
-        for down in tiles(rows, step_pm[0]) {
-            for across in tiles(cols, step_pm[1]) {
+        for down in tiles(rows, down_pm) {
+            for across in tiles(cols, across_pm) {
                 scores.tile(maps, &weights, down.clone(), across);
             }
         }
@@ -140,6 +156,8 @@ mod tests {
     use super::*;
     use ndarray::Array3;
 
+    const SAMPLING: Sampling = Sampling { step_pm: [120.0; 2], pixel_pm: 15.0 };
+
     #[test]
     fn tiles_cover_every_window_once() {
         for count in [1, 5, 23, 34, 35, 100, 247] {
@@ -178,7 +196,7 @@ mod tests {
         maps.p_sigma[[1, 3]] = 7.0;
         maps.cell_b = Array2::from_shape_fn((6, 6), |(i, j)| 400.0 + ((i * 6 + j) % 3) as f32);
         maps.cell_b[[3, 3]] = 401.0 + 2.0 * 2.0 * SIGMA_OF_MEDIAN;
-        let scores = WindowScores::of(&maps, &[1.0, 0.0], [120.0; 2]);
+        let scores = WindowScores::of(&maps, &[1.0, 0.0], SAMPLING);
         let [training, surroundings, own, around, cell] = &scores.parts;
         // The median window is (0, 5); distances are 0 or 1 / 1.001, and two thirds are not 0.
         let unit = 1.0 / 1.001;
@@ -193,7 +211,7 @@ mod tests {
             assert!(map[[4, 4]].is_nan());
         }
         let few = PolarizationMaps::of_features(maps.features.slice(s![..4, ..6, ..]).to_owned());
-        let scores = WindowScores::of(&few, &[1.0, 0.0], [120.0; 2]);
+        let scores = WindowScores::of(&few, &[1.0, 0.0], SAMPLING);
         let [training, surroundings, _, around, cell] = &scores.parts;
         assert!(surroundings.iter().chain(around).chain(cell).all(|value| value.is_nan()));
         assert!(training[[0, 0]] > 0.0);

@@ -35,7 +35,7 @@ const LOG_SIGMA: [f64; 2] = [-4.0, 1.0];
 /// Frames over which a fresh network is normalised.
 const NORMALISING_FRAMES: usize = 64;
 /// Frames on which the p-values of the feature statistics are calibrated, per held-out frame.
-const STATISTICS_FRAMES_FACTOR: usize = 5;
+const STATISTICS_FRAMES_FACTOR: usize = 10;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -201,7 +201,7 @@ impl DcnnTask {
             let network = self.ties(&network, device).tied(network);
             return self.normalised(network, device);
         };
-        let LoadedModel { manifest, network, .. } = LoadedModel::dcnn(folder, device)?;
+        let LoadedModel { manifest, network, .. } = LoadedModel::dcnn_without_statistics(folder, device)?;
         let expected = Architecture::Dcnn(self.config());
         if manifest.architecture != expected {
             let found = manifest.architecture;
