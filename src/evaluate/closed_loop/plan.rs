@@ -35,14 +35,14 @@ struct Detail {
     side_nm: f64,
     /// The best candidate of each kind of [`WANTED`].
     leads: [Option<Lead>; WANTED.len()],
-    /// The smallest p-value of a window in it, in negative decades, and where that is.
-    strangest: Option<(f64, [f64; 2])>,
+    /// The smallest p-value of a window in it, in negative decades.
+    decades: f64,
 }
 
 impl Plan {
     pub fn new(settings: &LoopSettings) -> Self {
         let side_nm = settings.inner_nm(settings.detail_pm);
-        let detail = |center_nm| Detail { center_nm, side_nm, leads: [None; WANTED.len()], strangest: None };
+        let detail = |center_nm| Detail { center_nm, side_nm, leads: [None; WANTED.len()], decades: 0.0 };
         Self { details: raster(settings, settings.detail_pm).into_iter().map(detail).collect() }
     }
 
@@ -65,10 +65,8 @@ impl Plan {
             let at_nm = scan.pixel_to_specimen_nm(row, col);
             let decades = -f64::from(p_value).log10();
             let detail = self.details.iter_mut().find(|detail| detail.shows(at_nm));
-            if let Some(detail) = detail.filter(|_| p_value > 0.0)
-                && detail.strangest.is_none_or(|(most, _)| decades > most)
-            {
-                detail.strangest = Some((decades, at_nm));
+            if let Some(detail) = detail.filter(|_| p_value > 0.0) {
+                detail.decades = detail.decades.max(decades);
             }
         }
     }
@@ -111,20 +109,18 @@ impl Detail {
     fn promise(&self, kind: usize) -> Option<f64> {
         let lead = self.leads.get(kind).copied().flatten().map(|lead| lead.score);
         if WANTED.get(kind) == Some(&CandidateKind::Ood) {
-            let decades = self.strangest.map_or(0.0, |(decades, _)| decades);
-            return Some(lead.map_or(decades, |score| score.max(decades)));
+            return Some(lead.unwrap_or(0.0).max(self.decades));
         }
         lead
     }
 
-    /// The detail, moved by as much as what leads there needs to lie inside it.
+    /// The detail, moved by as much as its candidate needs to lie inside it; without one it is not, so that nothing is left out.
     fn stop(&self, kind: usize) -> Stop {
         let candidate = self.leads.get(kind).copied().flatten();
-        let at_nm = candidate.map(|lead| lead.at_nm).or(self.strangest.map(|(_, at_nm)| at_nm));
         let reach = 0.5 * self.side_nm - MARGIN_NM.min(0.5 * self.side_nm);
         let center_nm = [0, 1].map(|axis| {
             let center = self.center_nm[axis];
-            at_nm.map_or(center, |at| center.clamp(at[axis] - reach, at[axis] + reach))
+            candidate.map_or(center, |lead| center.clamp(lead.at_nm[axis] - reach, lead.at_nm[axis] + reach))
         });
         Stop { center_nm, candidate }
     }
