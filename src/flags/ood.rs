@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(flagged, around.chain([[3, 2]]).collect::<Vec<_>>());
         let p = |at: [usize; 2]| found.p_value[at];
         assert!(p([1, 1]) < 0.05 && p([5, 0]) > 0.2 && p([5, 5]).is_nan(), "{}", found.p_value);
-        assert!(found.excess[[1, 1]] > 10.0 * found.excess[[5, 0]], "{}", found.excess);
+        assert!(found.excess[[1, 1]] > 5.0 * found.excess[[5, 0]], "{}", found.excess);
         assert_eq!(found.out_of_range[[3, 2]], Some(0));
         let reasons = found.reasons([1, 1]);
         assert!(reasons.contains(&Reason::UnlikeTraining) && reasons.contains(&Reason::UnlikeSurroundings));
