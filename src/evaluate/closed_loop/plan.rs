@@ -8,8 +8,8 @@ use ferrostem_proto::{Candidate, CandidateKind, ResultMessage};
 /// What is looked at lies at least so far inside its detail, nm: the specimen drifts on between overview and detail.
 const MARGIN_NM: f64 = 0.6;
 
-/// The details of the raster, each with what overviews say of it. No place is looked at twice, and what no overview shows is found
-/// at the latest when all of them have been taken.
+/// The details of the raster, each with what overviews say of it. Hardly a place is looked at twice, and what no overview shows is
+/// found at the latest when all of them have been taken, unless a detail was moved off it.
 pub(super) struct Plan {
     details: Vec<Detail>,
 }
