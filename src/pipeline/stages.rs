@@ -239,7 +239,7 @@ pub fn finish(
     let evidence = Evidence { frame: &frame, fields: &fields, calibration: &calibration, lattice_angle_rad };
     let mut settings = stages.flags.clone();
     settings.mistilt.bias_pm =
-        settings.mistilt.bias_pm.or(bias_pm.map(|bias| bias.max(flags::mistilt::LEAST_BIAS_PM)));
+        settings.mistilt.bias_pm.or(bias_pm.map(|bias| bias.max(flags::mistilt::LEAST_MANIFEST_BIAS_PM)));
     let mut flagged = flags::evaluate(&evidence, reference, &settings);
     let model = models.dcnn.as_ref().or(models.fcnn.as_ref()).map_or("", |model| model.name.as_str());
     let sighting = Sighting { frame: &frame, calibration: &calibration, model, now_ns: super::now_ns() };

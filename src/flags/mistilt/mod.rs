@@ -32,7 +32,7 @@ use tiles::Tiles;
 const USUAL_BIAS_PM: f64 = 4.0;
 /// A manifest that says less is not believed: it knows the bias from some 64 frames, and walls and the gain leave about this much in a
 /// frame of several domains.
-pub(crate) const LEAST_BIAS_PM: f64 = 1.0;
+pub(crate) const LEAST_MANIFEST_BIAS_PM: f64 = 1.0;
 
 /// Verdict on a tile, numbered as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
