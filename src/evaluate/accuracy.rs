@@ -77,6 +77,8 @@ const SAME_CELL: f64 = 0.25;
 #[derive(Debug, Default)]
 struct Judged {
     windows: Vec<Window>,
+    /// Errors of P of the network in windows whose cell the classical measurement found, pm, both components.
+    beside_classical: Vec<f64>,
     /// Errors of P of the classical measurement, pm, both components.
     classical: Vec<f64>,
     /// The Cramér–Rao bound of a component of P, pm, of each frame.
@@ -106,6 +108,7 @@ pub fn by_dose(
             ("counts", 0),
             ("windows", 0),
             ("P DCNN (pm)", 2),
+            ("P DCNN, cells measured classically (pm)", 2),
             ("P classical (pm)", 2),
             ("cells measured classically (%)", 1),
             ("bound of P (pm)", 2),
@@ -131,6 +134,7 @@ pub fn by_dose(
             counts.into(),
             judged.windows.len().into(),
             rms(p()).into(),
+            rms(judged.beside_classical.iter().copied()).into(),
             rms(judged.classical.iter().copied()).into(),
             (100.0 * judged.measured as f64 / judged.cells.max(1) as f64).into(),
             rms(judged.bounds.iter().copied()).into(),
@@ -218,6 +222,7 @@ pub fn by_pixel_size(
             ("pixel (pm)", 1),
             ("windows", 0),
             ("P DCNN (pm)", 2),
+            ("P DCNN, cells measured classically (pm)", 2),
             ("P classical (pm)", 2),
             ("a (pm)", 2),
             ("b (pm)", 2),
@@ -232,6 +237,7 @@ pub fn by_pixel_size(
             pixel_pm.into(),
             judged.windows.len().into(),
             rms(errors(0).chain(errors(1))).into(),
+            rms(judged.beside_classical.iter().copied()).into(),
             rms(judged.classical.iter().copied()).into(),
             rms(errors(2)).into(),
             rms(errors(3)).into(),
@@ -256,8 +262,9 @@ fn judge(
     for index in 0..settings.frames {
         let known = known_frame(scenes, [side, side], settings.seed, index)?;
         let result = analyzer.analyze(known.frame.clone())?;
-        judged.windows.extend(known_windows(&result, &known.truth, settings.within_cells, index));
-        judged.compare_classically(&known);
+        let windows = known_windows(&result, &known.truth, settings.within_cells, index);
+        judged.compare_classically(&known, &windows);
+        judged.windows.extend(windows);
         judged.bounds.extend(known.bound.map(|bound| bound.p));
         each();
     }
@@ -266,7 +273,7 @@ fn judge(
 
 impl Judged {
     /// The cells of the classical measurement against the true ones. A frame in which it finds no lattice has none.
-    fn compare_classically(&mut self, known: &KnownFrame) {
+    fn compare_classically(&mut self, known: &KnownFrame, windows: &[Window]) {
         let pixels = &known.frame.pixels;
         let valid = measured_pixels(pixels, &known.frame.valid_rows);
         let pixel = known.pixel_sizes_pm;
@@ -275,11 +282,11 @@ impl Judged {
             |_| Vec::new(),
             |labels| labels.cells.iter().map(|labelled| labelled.cell).collect(),
         );
-        let truths = known.truth.cells.iter().filter(|cell| !cell.disturbed);
+        let truths = known.truth.cells.iter().enumerate().filter(|(_, cell)| !cell.disturbed);
         let at = |row: f64, col: f64| [col * pixel[1], row * pixel[0]];
         let found: Vec<[f64; 2]> = cells.iter().map(|cell| at(cell.row, cell.col)).collect();
         let tree = Neighbours::new(&found);
-        for truth in truths {
+        for (index, truth) in truths {
             self.cells += 1;
             let bound = SAME_CELL * truth.cell_area.abs().sqrt();
             let nearest = tree.nearest(at(truth.row, truth.col), bound);
@@ -287,6 +294,8 @@ impl Judged {
             self.measured += 1;
             let ClassicalCell { p_x, p_y, .. } = *cell;
             self.classical.extend([p_x - truth.p_x - truth.mistilt_x, p_y - truth.p_y - truth.mistilt_y]);
+            let windows = windows.iter().filter(|window| window.cell == index);
+            self.beside_classical.extend(windows.flat_map(|window| [window.error(0), window.error(1)]));
         }
     }
 }
@@ -323,7 +332,7 @@ mod tests {
         let mut predicted = truth;
         predicted[0] += error[0];
         predicted[1] += error[1];
-        Window { frame, row: 0.0, col: 0.0, off_centre: 0.1, truth, predicted, sigma }
+        Window { frame, cell: 0, row: 0.0, col: 0.0, off_centre: 0.1, truth, predicted, sigma }
     }
 
     #[test]

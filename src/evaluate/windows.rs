@@ -31,6 +31,8 @@ const FIRST_STREAM: u64 = 100;
 pub struct Window {
     /// Index of the frame it is from.
     pub frame: usize,
+    /// Index of the cell among those of the frame's truth.
+    pub cell: usize,
     /// Its centre, frame pixels.
     pub row: f64,
     pub col: f64,
@@ -149,7 +151,8 @@ pub fn known_windows(result: &ResultMessage, truth: &Truth, within_cells: f64, f
     nearest
         .indexed_iter()
         .filter_map(|((i, j), index)| {
-            let cell = cells.get((*index)?).filter(|cell| !cell.disturbed)?;
+            let index = (*index)?;
+            let cell = cells.get(index).filter(|cell| !cell.disturbed)?;
             let row = result.grid.row0 + i as f64 * result.grid.step_row;
             let col = result.grid.col0 + j as f64 * result.grid.step_col;
             let away_pm = ((row - cell.row) * pixel[0]).hypot((col - cell.col) * pixel[1]);
@@ -159,6 +162,7 @@ pub fn known_windows(result: &ResultMessage, truth: &Truth, within_cells: f64, f
             let measured = predicted.iter().all(|v| v.is_finite()) && off_centre <= within_cells;
             measured.then(|| Window {
                 frame,
+                cell: index,
                 row,
                 col,
                 off_centre,

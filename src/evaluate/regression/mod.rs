@@ -200,6 +200,7 @@ mod tests {
         };
         Window {
             frame: 0,
+            cell: 0,
             row: 8.0,
             col: 8.0,
             off_centre: 0.0,

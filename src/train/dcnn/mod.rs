@@ -30,8 +30,8 @@ use std::sync::OnceLock;
 const WEIGHTS: [f32; 6] = [1.0, 1.0, 0.3, 0.3, 0.1, 0.1];
 /// Weight of the likelihood that trains sigma.
 const SIGMA_WEIGHT: f64 = 0.1;
-/// Least and largest predicted sigma that the loss takes at its word, as logarithms of multiples of the scale of P.
-const LOG_SIGMA: [f64; 2] = [-4.0, 1.0];
+/// Degrees of freedom of the distribution that errors of P are taken to have, in units of the predicted sigma.
+const SIGMA_FREEDOM: f64 = 4.0;
 /// Frames over which a fresh network is normalised.
 const NORMALISING_FRAMES: usize = 64;
 /// Frames on which the p-values of the feature statistics are calibrated, per held-out frame.
@@ -120,14 +120,17 @@ impl DcnnTask {
         let squares = errors.clone() * errors;
         let regression = (squares.clone() * weights * learns).sum() / count.clone();
 
-        // The likelihood sees the residual of P as a constant: it teaches sigma, and leaves P to its own loss.
+        // The likelihood sees the residual of P as a constant: it teaches sigma, and leaves P to its own loss. Student's, so that a
+        // single cell that is far off changes sigma no more than several that are a little; every window counts alike, whatever its noise.
         let p_scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
         let (mean, scale) = self.outputs.last().map_or((0.0, 1.0), |spec| (spec.mean, spec.scale));
-        let log_sigma = (outputs.slice(s![.., WEIGHTS.len().., .., ..]) * scale + (mean - p_scale.ln()))
-            .clamp(LOG_SIGMA[0], LOG_SIGMA[1]);
+        let log_sigma = outputs.slice(s![.., WEIGHTS.len().., .., ..]) * scale + (mean - p_scale.ln());
         let residual = squares.slice(s![.., 0..2, .., ..]).mean_dim(1).detach();
-        let likelihood = residual * (log_sigma.clone() * -2.0).exp() * 0.5 + log_sigma;
-        let loss = regression + (likelihood * of_p).sum() / count * SIGMA_WEIGHT;
+        let excess = residual * (log_sigma.clone() * -2.0).exp() / SIGMA_FREEDOM;
+        let likelihood = excess.log1p() * (0.5 * (SIGMA_FREEDOM + 1.0)) + log_sigma;
+        let known = of_p.greater_elem(0.0).float();
+        let windows = known.clone().sum().clamp_min(1.0);
+        let loss = regression + (likelihood * known).sum() / windows * SIGMA_WEIGHT;
 
         if self.settings.columns_weight == 0.0 {
             return loss;
