@@ -5,6 +5,7 @@ use super::microscope::{
     PixelType, Tilt,
 };
 use super::random::uniform;
+use super::specimen::Specimen;
 use crate::config::InvalidSetting;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -44,7 +45,7 @@ pub struct Faults {
     /// Of the probe's current, from line to line and slowly.
     pub flicker_rms: [f64; 2],
     pub afterglow_fraction: [f64; 2],
-    /// Where the detector saturates, over the counts at the peak of an A column.
+    /// Where the detector saturates, above the specimen's background and the dark counts, over the counts at the peak of an A column.
     pub full_well: [f64; 2],
     /// Dark counts, and standard deviation of the read noise, over the signal at the peak of an A column.
     pub dark: [f64; 2],
@@ -127,14 +128,14 @@ impl Faults {
         self.limits().into_iter().try_for_each(|(key, range, limits)| check.range(key, range, limits))
     }
 
-    /// Lets happen to a scan of a specimen of this seed what the seed draws.
-    pub(super) fn add_to(&self, microscope: &mut Microscope, seed: u64) {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    /// Lets happen to a scan of a specimen what the specimen's seed draws.
+    pub(super) fn add_to(&self, microscope: &mut Microscope, specimen: &Specimen) {
+        let mut rng = ChaCha8Rng::seed_from_u64(specimen.seed);
         rng.set_stream(2);
         let mut draw = Draw { rng, probability: self.probability };
         draw.probe(self, microscope);
         microscope.distortions = draw.distortions(self, microscope);
-        draw.counts(self, microscope);
+        draw.counts(self, microscope, specimen.background.level);
         draw.pixels(self, microscope);
     }
 }
@@ -216,17 +217,20 @@ impl Draw {
         }
     }
 
-    fn counts(&mut self, faults: &Faults, microscope: &mut Microscope) {
+    /// `background` in units of the height of an A column.
+    fn counts(&mut self, faults: &Faults, microscope: &mut Microscope, background: f64) {
         let (peak, dwell_us) = (microscope.peak_counts, microscope.dwell_us);
         microscope.dark_counts = peak * self.struck(faults.dark).unwrap_or(0.0);
         let afterglow = self
             .struck(faults.afterglow_fraction)
             .map(|fraction| Afterglow { fraction, decay_us: dwell_us * self.within([0.3, 3.0]) });
-        let full_well = self.struck(faults.full_well);
+        // A detector that saturates on what lies between the columns as well shows nothing.
+        let between = background * peak + microscope.dark_counts;
+        let full_well = self.struck(faults.full_well).map(|over_peak| over_peak * peak + between);
         let read_noise = peak * self.struck(faults.read_noise).unwrap_or(0.0);
         microscope.detector = Detector {
             read_noise,
-            full_well_counts: full_well.map(|over_peak| over_peak * peak),
+            full_well_counts: full_well,
             afterglow: afterglow.unwrap_or_default(),
             ..microscope.detector
         };
@@ -295,6 +299,21 @@ mod tests {
                 ..other_scan
             };
             assert_eq!(mended, scan);
+        }
+    }
+
+    #[test]
+    fn a_detector_that_saturates_still_shows_the_columns() {
+        let faults =
+            Faults { probability: 1.0, full_well: [0.8, 0.8], dark: [0.1, 0.1], ..Faults::default() };
+        let ranges = TrainingRanges { faults, background: [0.4, 0.4], ..TrainingRanges::default() };
+        for seed in 0..40 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let (specimen, microscope) = random_scene(&ranges, [96, 96], &mut rng);
+            let pixels = render(&specimen, &microscope, &mut rng).unwrap().pixels;
+            let largest = pixels.iter().copied().fold(f32::MIN, f32::max);
+            let saturated = pixels.iter().filter(|&&value| value == largest).count();
+            assert!(saturated < pixels.len() / 2, "seed {seed}: {saturated} of {}", pixels.len());
         }
     }
 

@@ -225,7 +225,7 @@ pub fn random_scene(
         detector: Detector { smoothing_px, ..Detector::default() },
         ..Microscope::default()
     };
-    ranges.faults.add_to(&mut microscope, specimen.seed);
+    ranges.faults.add_to(&mut microscope, &specimen);
     (specimen, microscope)
 }
 

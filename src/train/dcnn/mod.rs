@@ -28,6 +28,8 @@ use std::sync::OnceLock;
 
 /// Weight of each regressed quantity in the loss; P counts most, the sigma has a loss of its own.
 const WEIGHTS: [f32; 6] = [1.0, 1.0, 0.3, 0.3, 0.1, 0.1];
+/// Errors far above this are far off, in scales of the outputs: 10 pm for P.
+const FAR: f64 = 0.5;
 /// Weight of the likelihood that trains sigma.
 const SIGMA_WEIGHT: f64 = 0.1;
 /// Degrees of freedom of the distribution that errors of P are taken to have, in units of the predicted sigma.
@@ -118,7 +120,9 @@ impl DcnnTask {
 
         let errors = outputs.clone().slice(s![.., ..WEIGHTS.len(), .., ..]) - targets;
         let squares = errors.clone() * errors;
-        let regression = (squares.clone() * weights * learns).sum() / count.clone();
+        // Squares, and far off straight lines (Charbonnier): a window that cannot be right shall not drown those that can.
+        let costs = ((squares.clone() / (0.5 * FAR * FAR) + 1.0).sqrt() - 1.0) * (FAR * FAR);
+        let regression = (costs * weights * learns).sum() / count.clone();
 
         // The likelihood sees the residual of P as a constant: it teaches sigma, and leaves P to its own loss. Student's, so that a
         // single cell that is far off changes sigma no more than several that are a little; every window counts alike, whatever its noise.
