@@ -139,7 +139,7 @@ fn plain(map: &Map, [channels, rows, cols]: [usize; 3]) -> Array3<f32> {
 }
 
 /// A convolution's weights, with what follows it.
-pub(super) fn filters(convolution: &Conv2d, activation: Activation) -> Result<Filters, NetworkError> {
+pub(crate) fn filters(convolution: &Conv2d, activation: Activation) -> Result<Filters, NetworkError> {
     let weight = convolution.weight.val();
     let [outputs, inputs, side, _] = weight.dims();
     let bias = match &convolution.bias {

@@ -8,7 +8,7 @@
 //! - [`LayeredDcnn`]: what the layers of a DCNN compute on the way, for whoever wants to look inside.
 //! - [`Engine`]: both networks on one device, from a prepared frame to plain arrays. No burn type leaves this module.
 
-mod convolution;
+pub(crate) mod convolution;
 mod dcnn;
 mod dcnn_cpu;
 mod dense;
@@ -24,6 +24,7 @@ mod untrained;
 
 pub use dcnn::{Dcnn, DcnnConfig, HeadKind, Padding};
 pub(crate) use dcnn::{FEATURE_CHANNELS, Layer, NORMALISATION_EPSILON};
+pub(crate) use dcnn_cpu::filters;
 pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
 pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
 pub use fcnn::{Fcnn, FcnnConfig};

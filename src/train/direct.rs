@@ -1,8 +1,9 @@
 //! A training step of the DCNN on the CPU: its convolutions by [`super::convolutions`], the rest by burn.
 
-use super::convolutions::{self, Convolution, Forward, Gradient, Layer, Map};
+use super::convolutions::{self, Forward, Gradient, Layer, Layers};
 use super::{TrainError, runner};
-use crate::networks::{self, Dcnn};
+use crate::networks::convolution::map::Activation;
+use crate::networks::{self, Dcnn, NetworkError};
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::optim::GradientsParams;
@@ -21,12 +22,14 @@ pub(super) fn gradients<M: Module>(
     device: &Device,
     loss: impl Fn(Tensor<4>) -> Tensor<1>,
 ) -> Result<(f32, GradientsParams), TrainError> {
-    let layers = network.layers().iter().map(layer).collect::<Result<Vec<_>, _>>()?;
-    let pass = Forward::new(&layers, maps(images));
+    let layers = layers(network)?;
+    let pass = Forward::new(&layers, images);
 
     let tops = pass.tops();
-    let [channels, rows, cols] = tops.first().map_or([0; 3], |map| [map.channels, map.rows, map.cols]);
-    let values: Vec<f32> = tops.par_iter().flat_map_iter(Map::planes).collect();
+    let channels = layers.channels();
+    let [rows, cols] = tops.first().map_or([0; 2], |map| [map.view().rows, map.view().cols]);
+    let values: Vec<f32> =
+        tops.par_iter().flat_map_iter(|map| convolutions::planes(map.view(), channels)).collect();
     let top = Tensor::<4>::from_data(TensorData::new(values, [tops.len(), channels, rows, cols]), device)
         .require_grad();
     let loss = loss(top.clone());
@@ -39,35 +42,33 @@ pub(super) fn gradients<M: Module>(
 
     let sizes = [channels, rows, cols];
     let upper = upper.par_chunks(sizes.iter().product::<usize>().max(1));
-    let upper = upper.map(|upper| Map::from_planes(upper, sizes)).collect();
+    let upper = upper.map(|upper| convolutions::from_planes(upper, sizes)).collect();
     let inner = device.clone().inner();
     // Those of the fully connected layers, which come last, burn has found.
-    for (convolution, gradient) in network.convolutions().into_iter().zip(pass.backward(&layers, upper)) {
+    for (convolution, gradient) in network.convolutions().into_iter().zip(pass.backward(upper)) {
         register(&mut result, convolution, gradient, &inner);
     }
     Ok((runner::scalar(loss)?, result))
 }
 
-fn maps(images: &[Array2<f32>]) -> Vec<Map> {
-    images.iter().map(Map::from_image).collect()
-}
-
 /// The factor of the weights and the bias of every convolution, `[output]` each, with which its channels have variance 1 on `images`
 /// and its present bias for a mean.
 pub(super) fn folded(network: &Dcnn, images: &[Array2<f32>]) -> Result<Vec<[Vec<f32>; 2]>, TrainError> {
-    let layers = network.layers().iter().map(layer).collect::<Result<Vec<_>, _>>()?;
-    Ok(convolutions::folded(&layers, maps(images)))
+    Ok(convolutions::folded(&layers(network)?, images))
 }
 
-fn layer(layer: &networks::Layer<'_>) -> Result<Layer, TrainError> {
-    let networks::Layer::Convolution(convolution) = layer else { return Ok(Layer::Pool) };
-    let weight = convolution.weight.val();
-    let [outputs, inputs, ..] = weight.dims();
-    let bias = match &convolution.bias {
-        Some(bias) => read(bias.val())?,
-        None => vec![0.0; outputs],
-    };
-    Ok(Layer::Convolution(Convolution::new(&read(weight)?, &bias, inputs)))
+fn layers(network: &Dcnn) -> Result<Layers, TrainError> {
+    let layers = network.layers().into_iter().map(|layer| match layer {
+        networks::Layer::Convolution(convolution) => {
+            networks::filters(convolution, Activation::Leaky).map(Layer::Convolution)
+        }
+        networks::Layer::Pool => Ok(Layer::Pool),
+    });
+    let mut layers = layers.collect::<Result<Vec<_>, NetworkError>>()?.into_iter();
+    match layers.next() {
+        Some(Layer::Convolution(first)) => Ok(Layers::new(first, layers.collect())),
+        _ => Err(TrainError::Execution("a DCNN that does not begin with a convolution".to_owned())),
+    }
 }
 
 fn register(result: &mut GradientsParams, convolution: &Conv2d, gradient: Gradient, device: &Device) {

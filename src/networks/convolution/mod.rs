@@ -10,6 +10,7 @@
 //! still in the cache when the next one reads it.
 
 pub(crate) mod direct;
+pub(crate) mod gradient;
 pub(crate) mod map;
 pub(crate) mod simd;
 pub(crate) mod sites;

@@ -131,6 +131,28 @@ pub(crate) fn accumulate<S: Simd, const V: usize, const P: usize, const N: usize
     }
 }
 
+/// Adds products over pixels to the sums of `N` input channels, from `first` of their block on, with a block of output
+/// channels.
+#[inline(always)]
+pub(crate) fn accumulate_pixels<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    sums: &mut [Vectors<S, V>; N],
+    [inputs, outputs]: [&[Block]; 2],
+    first: usize,
+) {
+    for (inputs, outputs) in inputs.iter().zip(outputs) {
+        let outputs = load::<S, V>(outputs);
+        if let Some(inputs) = inputs.0[first..].first_chunk::<N>() {
+            for n in 0..N {
+                let value = simd.splat_f32s(inputs[n]);
+                for v in 0..V {
+                    sums[n][v] = multiply_add(simd, value, outputs[v], sums[n][v]);
+                }
+            }
+        }
+    }
+}
+
 /// What follows a convolution's sums: bias, activation, normalisation.
 #[derive(Debug, Clone)]
 pub(crate) struct Epilogue {

@@ -1,6 +1,7 @@
 //! Every kernel at every level beside the sum as it is defined.
 
 use super::direct::{Direct, Placement};
+use super::gradient;
 use super::map::{Activation, Block, Filters, LANES, Map, View};
 use super::simd::Level;
 use super::winograd::Winograd;
@@ -177,6 +178,8 @@ fn winograds_convolutions_are_what_is_defined() {
         ([16, 16], [2, 1], 1),
         ([16, 128], [13, 131], 0),
         ([16, 16], [7, 104], 1),
+        ([20, 25], [1, 2], 2),
+        ([48, 32], [8, 21], 2),
     ] {
         let filters = filters([channels[0], channels[1], 3], &mut rng);
         let input = Plain::random([channels[1], rows, cols], &mut rng);
@@ -192,4 +195,91 @@ fn winograds_convolutions_are_what_is_defined() {
             }
         }
     }
+}
+
+/// Derivatives of the weights as they are defined, `[output, input, tap]`, in double precision.
+fn defined_gradient(maps: &[[Plain; 2]], outputs: usize, inputs: usize) -> Vec<f32> {
+    let mut weights = Vec::new();
+    for (output, input) in (0..outputs).flat_map(|output| (0..inputs).map(move |input| (output, input))) {
+        for tap in 0..9isize {
+            let mut sum = 0.0;
+            for [map, gradient] in maps {
+                let [_, rows, cols] = gradient.shape.map(|size| size as isize);
+                for (row, col) in (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))) {
+                    let pixel = map.at(input, row + tap / 3, col + tap % 3);
+                    sum += f64::from(pixel) * f64::from(gradient.at(output, row, col));
+                }
+            }
+            weights.push(sum as f32);
+        }
+    }
+    weights
+}
+
+fn random_pairs(count: usize, [outputs, inputs, rows, cols]: [usize; 4]) -> Vec<[Plain; 2]> {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let mut pair = || {
+        let input = Plain::random([inputs, rows, cols], &mut rng);
+        [input, Plain::random([outputs, rows - 2, cols - 2], &mut rng)]
+    };
+    (0..count).map(|_| pair()).collect()
+}
+
+fn assert_near(expected: &[f32], found: &[f32], what: &str) {
+    assert_eq!(expected.len(), found.len(), "{what}");
+    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
+        let difference = (expected - found).abs() / largest;
+        assert!(difference < 2e-5, "{what}: {found} instead of {expected} at {index}");
+    }
+}
+
+#[test]
+fn derivatives_of_weights_are_what_is_defined() {
+    for (count, shape) in [
+        (1, [16, 16, 3, 3]),
+        (1, [32, 48, 6, 6]),
+        (2, [20, 25, 9, 20]),
+        (3, [7, 40, 19, 14]),
+        // Several parts of several batches.
+        (3, [33, 16, 40, 71]),
+    ] {
+        let [outputs, inputs, ..] = shape;
+        let pairs = random_pairs(count, shape);
+        let expected = defined_gradient(&pairs, outputs, inputs);
+        let blocked: Vec<[Map; 2]> = pairs.iter().map(|pair| pair.each_ref().map(Plain::blocked)).collect();
+        let views: Vec<[View; 2]> = blocked.iter().map(|pair| pair.each_ref().map(Map::view)).collect();
+        for level in Level::available() {
+            let found = gradient::of_maps(level, &views, [outputs, inputs]);
+            assert_near(&expected, &found, &format!("{level:?}, {count} of {shape:?}"));
+        }
+    }
+}
+
+#[test]
+fn derivatives_of_weights_on_images_are_what_is_defined() {
+    for (count, shape) in [(1, [32, 1, 3, 3]), (2, [20, 1, 11, 18]), (3, [16, 1, 6, 53])] {
+        let [outputs, _, rows, cols] = shape;
+        let pairs = random_pairs(count, shape);
+        let expected = defined_gradient(&pairs, outputs, 1);
+        let blocked: Vec<Map> = pairs.iter().map(|[_, gradient]| gradient.blocked()).collect();
+        let images = pairs.iter().map(|[image, _]| View { data: &image.values[..], rows, blocks: 1, cols });
+        let views: Vec<_> = images.zip(blocked.iter().map(Map::view)).collect();
+        for level in Level::available() {
+            let found = gradient::of_images(level, &views, outputs);
+            assert_near(&expected, &found, &format!("{level:?}, {count} of {shape:?}"));
+        }
+    }
+}
+
+#[test]
+fn derivatives_of_weights_do_not_depend_on_the_threads() {
+    let pairs = random_pairs(2, [32, 32, 40, 71]);
+    let blocked: Vec<[Map; 2]> = pairs.iter().map(|pair| pair.each_ref().map(Plain::blocked)).collect();
+    let views: Vec<[View; 2]> = blocked.iter().map(|pair| pair.each_ref().map(Map::view)).collect();
+    let by = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| gradient::of_maps(Level::detect(), &views, [32, 32]))
+    };
+    assert_eq!(by(1), by(3));
 }

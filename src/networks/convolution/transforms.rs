@@ -26,19 +26,19 @@ pub(super) const KERNEL_TRANSFORM: [[f64; 3]; PATCH] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// The pixels of one tile and channel block. `corner` is row and column of the tile's first sum; where the patch
-/// reaches over the map's border, it is put together in `border`, with zeros around.
+/// The `N` × `N` pixels of one tile and channel block. `corner` is row and column of the first of them, counted from
+/// `padding` before the map; where they reach over the map's border, they are put together in `border`, with zeros around.
 #[inline(always)]
-pub(super) fn patch<'a>(
+pub(super) fn patch<'a, const N: usize>(
     input: &View<'a>,
     block: usize,
     [top, left]: [usize; 2],
     padding: usize,
-    border: &'a mut [[Block; PATCH]; PATCH],
-) -> [&'a [Block; PATCH]; PATCH] {
-    let inside = |start: usize, size: usize| start >= padding && start - padding + PATCH <= size;
+    border: &'a mut [[Block; N]; N],
+) -> [&'a [Block; N]; N] {
+    let mut rows = [const { &[Block::ZERO; N] }; N];
+    let inside = |start: usize, size: usize| start >= padding && start - padding + N <= size;
     if inside(top, input.rows) && inside(left, input.cols) {
-        let mut rows = [&ZEROS; PATCH];
         for (i, row) in rows.iter_mut().enumerate() {
             if let Some(pixels) = input.row(top - padding + i, block)[left - padding..].first_chunk() {
                 *row = pixels;
@@ -54,11 +54,11 @@ pub(super) fn patch<'a>(
                 if row < input.rows && col < input.cols { input.row(row, block)[col] } else { Block::ZERO };
         }
     }
-    let border: &[_; PATCH] = border;
-    [&border[0], &border[1], &border[2], &border[3], &border[4], &border[5]]
+    for (row, pixels) in rows.iter_mut().zip(&*border) {
+        *row = pixels;
+    }
+    rows
 }
-
-static ZEROS: [Block; PATCH] = [Block::ZERO; PATCH];
 
 /// Transforms a patch and writes its places `stride` blocks apart.
 #[inline(always)]
@@ -148,6 +148,89 @@ fn transform_back<S: Simd>(simd: S, m: [S::f32s; PATCH]) -> [S::f32s; TILE] {
         times(simd, 4.0, even2, even1),
         simd.add_f32s(times(simd, 8.0, odd2, odd1), m[5]),
     ]
+}
+
+/// The transpose of [`sums`]: what a tile's derivatives are for its products, written `stride` blocks apart.
+#[inline(always)]
+pub(super) fn spread_tile<S: Simd>(
+    simd: S,
+    tile: [&[Block; TILE]; TILE],
+    v: usize,
+    places: &mut [Block],
+    stride: usize,
+) {
+    let zero = simd.splat_f32s(0.0);
+    let mut rows = [[zero; PATCH]; TILE];
+    for i in 0..TILE {
+        let mut line = [zero; TILE];
+        for j in 0..TILE {
+            line[j] = part::<S>(&tile[i][j], v);
+        }
+        rows[i] = spread(simd, line);
+    }
+    for j in 0..PATCH {
+        let mut line = [zero; TILE];
+        for i in 0..TILE {
+            line[i] = rows[i][j];
+        }
+        let line = spread(simd, line);
+        for i in 0..PATCH {
+            put::<S>(&mut places[(i * PATCH + j) * stride], v, line[i]);
+        }
+    }
+}
+
+/// The transpose of [`transform_back`].
+#[inline(always)]
+fn spread<S: Simd>(simd: S, y: [S::f32s; TILE]) -> [S::f32s; PATCH] {
+    let (even, odd) = (simd.add_f32s(y[0], y[2]), simd.add_f32s(y[1], y[3]));
+    let (double_even, double_odd) = (times(simd, 4.0, y[2], y[0]), times(simd, 4.0, y[3], y[1]));
+    [
+        y[0],
+        simd.add_f32s(even, odd),
+        simd.sub_f32s(even, odd),
+        times(simd, 2.0, double_odd, double_even),
+        times(simd, -2.0, double_odd, double_even),
+        y[3],
+    ]
+}
+
+/// The transpose of the kernel's transform: derivatives of its taps from those of its places, `stride` blocks apart.
+#[inline(always)]
+pub(super) fn taps<S: Simd>(simd: S, places: &[Block], stride: usize, v: usize) -> [[S::f32s; 3]; 3] {
+    let zero = simd.splat_f32s(0.0);
+    let mut rows = [[zero; 3]; PATCH];
+    for i in 0..PATCH {
+        let mut line = [zero; PATCH];
+        for j in 0..PATCH {
+            line[j] = part::<S>(&places[(i * PATCH + j) * stride], v);
+        }
+        rows[i] = kernel_transform_back(simd, line);
+    }
+    let mut taps = [[zero; 3]; 3];
+    for j in 0..3 {
+        let mut line = [zero; PATCH];
+        for i in 0..PATCH {
+            line[i] = rows[i][j];
+        }
+        let line = kernel_transform_back(simd, line);
+        for i in 0..3 {
+            taps[i][j] = line[i];
+        }
+    }
+    taps
+}
+
+/// One line of [`taps`].
+#[inline(always)]
+fn kernel_transform_back<S: Simd>(simd: S, m: [S::f32s; PATCH]) -> [S::f32s; 3] {
+    let mut taps = [simd.splat_f32s(0.0); 3];
+    for tap in 0..3 {
+        for i in 0..PATCH {
+            taps[tap] = times(simd, KERNEL_TRANSFORM[i][tap] as f32, m[i], taps[tap]);
+        }
+    }
+    taps
 }
 
 /// Four rows of a layer's result, or two when it is pooled; fewer where the map ends.

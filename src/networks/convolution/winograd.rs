@@ -33,26 +33,26 @@ pub(crate) struct Winograd {
 }
 
 impl Winograd {
-    /// Of a kernel with side 3; `padding` is 0 or 1.
+    /// Of a kernel with side 3; `padding` is 0, 1 or 2.
     pub(crate) fn new(filters: &Filters, padding: usize, pooled: bool) -> Self {
-        let mut weights = Vec::new();
-        for output in 0..filters.output_blocks() {
-            for (place, input) in
-                (0..PLACES).flat_map(|place| (0..filters.input_blocks()).map(move |input| (place, input)))
-            {
-                let transformed = |output, input| transformed_weight(filters, output, input, place);
-                weights.push(std::array::from_fn(|channel| {
-                    Block(std::array::from_fn(|lane| {
-                        transformed(output * LANES + lane, input * LANES + channel)
-                    }))
-                }));
+        let (input_blocks, output_blocks) = (filters.input_blocks(), filters.output_blocks());
+        let mut weights = vec![[Block::ZERO; LANES]; output_blocks * PLACES * input_blocks];
+        weights.par_chunks_mut((PLACES * input_blocks).max(1)).enumerate().for_each(|(output, weights)| {
+            for channel in 0..filters.inputs {
+                let kernels = std::array::from_fn(|tap| {
+                    std::array::from_fn(|lane| f64::from(filters.weight(output * LANES + lane, channel, tap)))
+                });
+                let (input, lane) = (channel / LANES, channel % LANES);
+                for (place, transformed) in transformed_kernels(&kernels).into_iter().enumerate() {
+                    weights[place * input_blocks + input][lane] = transformed;
+                }
             }
-        }
+        });
         Self {
             weights: weights.into(),
             epilogue: Epilogue::new(filters),
-            input_blocks: filters.input_blocks(),
-            output_blocks: filters.output_blocks(),
+            input_blocks,
+            output_blocks,
             padding,
             pooled,
         }
@@ -98,13 +98,25 @@ impl Winograd {
     }
 }
 
-fn transformed_weight(filters: &Filters, output: usize, input: usize, place: usize) -> f32 {
-    let (rows, cols) = (KERNEL_TRANSFORM[place / PATCH], KERNEL_TRANSFORM[place % PATCH]);
-    let mut sum = 0.0;
-    for (tap, (row, col)) in rows.iter().flat_map(|row| cols.iter().map(move |col| (row, col))).enumerate() {
-        sum += row * col * f64::from(filters.weight(output, input, tap));
+/// Kernels of one input channel and a block of outputs, `[tap]`, as their places: rows first, then columns.
+fn transformed_kernels(taps: &[[f64; LANES]; 9]) -> [Block; PLACES] {
+    let mut rows = [[[0.0; LANES]; 3]; PATCH];
+    for (row, factors) in rows.iter_mut().zip(KERNEL_TRANSFORM) {
+        for (taps, factor) in taps.chunks_exact(3).zip(factors) {
+            for (sums, taps) in row.iter_mut().zip(taps) {
+                sums.iter_mut().zip(taps).for_each(|(sum, tap)| *sum += factor * tap);
+            }
+        }
     }
-    sum as f32
+    let mut places = [Block::ZERO; PLACES];
+    for (place, transformed) in places.iter_mut().enumerate() {
+        let mut sums = [0.0; LANES];
+        for (taps, factor) in rows[place / PATCH].iter().zip(KERNEL_TRANSFORM[place % PATCH]) {
+            sums.iter_mut().zip(taps).for_each(|(sum, tap)| *sum += factor * tap);
+        }
+        *transformed = Block(sums.map(|sum| sum as f32));
+    }
+    places
 }
 
 thread_local! {
