@@ -5,6 +5,7 @@ use crate::config::InvalidSetting;
 use crate::frame::PolarizationMaps;
 use crate::networks::{DCNN_OUTPUTS, OutputSpec, Sampling, Score};
 use crate::polarization::sample_on_grid;
+use crate::preprocess::median;
 use ndarray::{Array2, Zip};
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +59,7 @@ pub struct OodEvidence {
     /// Index into the DCNN's outputs of the first one outside its trained range.
     pub out_of_range: Array2<Option<u8>>,
     /// p-values of what `p_value` comes from, and that one, in the order of [`Score`](crate::networks::Score).
-    pub parts: [Array2<f32>; Score::COUNT],
+    pub parts: [Array2<f32>; Score::ALL.len()],
     /// How far the DCNN's P lies from that measured on the columns, in standard deviations of that difference over the frame;
     /// NaN where no cell was measured.
     pub from_classical: Array2<f32>,
@@ -70,6 +71,8 @@ pub struct OodEvidence {
 pub enum Reason {
     /// Its features are unlike those of the training set.
     UnlikeTraining,
+    /// The mean features of the area around it are unlike those of the training set.
+    AreaUnlikeTraining,
     /// Its features are unlike those of the frame around it.
     UnlikeSurroundings,
     /// The DCNN's output of this index is outside its trained range.
@@ -88,6 +91,7 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::UnlikeTraining => f.write_str("unlike the training set"),
+            Self::AreaUnlikeTraining => f.write_str("the area unlike the training set"),
             Self::UnlikeSurroundings => f.write_str("unlike its surroundings"),
             Self::OutOfRange(index) => {
                 let name = DCNN_OUTPUTS.get(usize::from(*index)).unwrap_or(&"an output");
@@ -113,6 +117,7 @@ impl OodEvidence {
             Reason::Sigma,
             Reason::SigmaAround,
             Reason::CellAround,
+            Reason::AreaUnlikeTraining,
         ];
         let parts = Score::PARTS.into_iter().zip(named);
         let mut parts: Vec<(f32, Reason)> = parts
@@ -192,11 +197,7 @@ fn from_classical(evidence: &Evidence<'_>, maps: &PolarizationMaps) -> Array2<f3
     if places.len() < LEAST_COMPARED {
         return far;
     }
-    let median = |values: &mut dyn Iterator<Item = f32>| -> f32 {
-        let mut values: Vec<f32> = values.collect();
-        let middle = values.len() / 2;
-        *values.select_nth_unstable_by(middle, f32::total_cmp).1
-    };
+    let median = |values: &mut dyn Iterator<Item = f32>| median(values, f32::total_cmp).unwrap_or(f32::NAN);
     let usual = [0, 1].map(|axis| median(&mut places.iter().map(|(_, difference)| difference[axis])));
     let length = |[x, y]: [f32; 2]| (x - usual[0]).hypot(y - usual[1]);
     let deviation = median(&mut places.iter().map(|(_, difference)| length(*difference))) / RAYLEIGH_MEDIAN;

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use std::num::NonZeroUsize;
 
 /// Their names, in the order of [`Scores::of`].
-pub const SCORES: [&str; 10] = [
+pub const SCORES: [&str; 11] = [
     "shipped",
     "Mahalanobis",
     "surroundings",
@@ -22,6 +22,7 @@ pub const SCORES: [&str; 10] = [
     "sigma",
     "sigma around",
     "cell around",
+    "area",
     "heads",
     "1 - softmax",
 ];
@@ -120,7 +121,7 @@ impl<'a> Scores<'a> {
     pub fn of(&self, observed: &Observed) -> Vec<Array2<f32>> {
         let Some(maps) = &observed.maps else { return Vec::new() };
         let unusual = self.statistics.judge(maps, observed.sampling);
-        let [training, surroundings, sigma, sigma_around, cell_around] = unusual.scores.parts;
+        let [training, surroundings, sigma, sigma_around, cell_around, area] = unusual.scores.parts;
         let by_window = |score: &dyn Fn(&DVector<f64>) -> f64| {
             Array2::from_shape_vec(
                 maps.p_x.dim(),
@@ -145,6 +146,7 @@ impl<'a> Scores<'a> {
             sigma,
             sigma_around,
             cell_around,
+            area,
             by_window(&|window| self.disagreement(window)),
             doubt(observed),
         ]

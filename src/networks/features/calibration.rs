@@ -3,7 +3,7 @@
 //! come from.
 
 use super::FeatureError;
-use super::scores::{Sampling, WindowScores, mean_around};
+use super::scores::{Sampling, WHOLE_PM, WindowScores, mean_around};
 use ndarray::{Array2, Zip};
 
 /// Small p-values are told apart down to this decade.
@@ -31,15 +31,21 @@ pub enum Score {
     SigmaAround = 3,
     /// How far the predicted cell is from those around.
     CellAround = 4,
+    /// How far the mean features around it are from those of the training set.
+    Area = 5,
     /// All of them, see [`Calibration::together`].
-    Together = 5,
+    Together = 6,
 }
 
 impl Score {
-    pub const COUNT: usize = 6;
-    /// All but [`Self::Together`], in their order.
-    pub const PARTS: [Self; 5] =
-        [Self::Training, Self::Surroundings, Self::Sigma, Self::SigmaAround, Self::CellAround];
+    /// All, in their order.
+    pub const ALL: [Self; Self::PARTS.len() + 1] = {
+        let [a, b, c, d, e, f] = Self::PARTS;
+        [a, b, c, d, e, f, Self::Together]
+    };
+    /// All but [`Self::Together`].
+    pub const PARTS: [Self; 6] =
+        [Self::Training, Self::Surroundings, Self::Sigma, Self::SigmaAround, Self::CellAround, Self::Area];
 }
 
 /// What a window's oddity in what the network answers counts beside that of its features, where both are compared with their
@@ -47,10 +53,11 @@ impl Score {
 const ANSWER_WEIGHT: f32 = 0.5;
 /// What counts a decade of surprise that the frame may share, beside one that its surroundings do not.
 const WHOLE_WEIGHT: f32 = 1.2;
+/// What counts a decade of surprise at the mean features of the area, beside those two.
+const AREA_WEIGHT: f32 = 1.5;
 /// Sides of the squares over which surprise is averaged, pm: defects of one column reach as far as the windows that hold it, others
-/// farther; what frames share does not change within them.
+/// farther.
 const LOCAL_PM: [f64; 2] = [360.0, 840.0];
-const WHOLE_PM: f64 = 1560.0;
 /// From this level on, scores that grow on by the same factor for a decade as between it and the level before are taken to be as rare.
 const TAIL_DECADES: usize = 2;
 /// No window is more surprising than this, decades.
@@ -123,7 +130,7 @@ impl Calibration {
 
     /// Checks what was read.
     pub(super) fn checked(usual: Vec<f32>, thresholds: Vec<f32>) -> Result<Self, FeatureError> {
-        let named = [("usual", &usual, Score::PARTS.len()), ("thresholds", &thresholds, Score::COUNT)];
+        let named = [("usual", &usual, Score::PARTS.len()), ("thresholds", &thresholds, Score::ALL.len())];
         for (name, values, scores) in named {
             let (expected, found) = (CLASSES * scores * LEVELS, values.len());
             if found != expected {
@@ -143,7 +150,7 @@ impl Calibration {
     }
 
     /// How surprising each window is, decades: what it and those next to it differ by from their surroundings, in features, sigma and cell,
-    /// or what those around it differ by from the training set, in features and sigma. Each part is measured by the share of all windows
+    /// or what those around it differ by from the training set, one by one in features and sigma or in the mean of their features. Each part is measured by the share of all windows
     /// that score higher, and not by the worst stratum's, which would drown the others; the promise is made of the whole. Surprise is
     /// averaged over the squares in which an anomaly would show, which noise does not fill.
     ///
@@ -162,7 +169,7 @@ impl Calibration {
     }
 
     fn thresholds(&self, score: Score, sampling: Sampling) -> &[f32] {
-        let length = Score::COUNT * LEVELS;
+        let length = Score::ALL.len() * LEVELS;
         let first = class_of(sampling) * length;
         of(self.thresholds.get(first..first + length).unwrap_or_default(), score)
     }
@@ -182,11 +189,12 @@ fn together(usual: &[f32], scores: &WindowScores) -> Array2<f32> {
     let local = part(Score::Surroundings) + answers * ANSWER_WEIGHT;
     let whole = (part(Score::Training) + part(Score::Sigma)) * WHOLE_WEIGHT;
     let step_pm = scores.sampling.step_pm;
-    let [near, far] = LOCAL_PM.map(|side_pm| mean_around(&local, side_pm, step_pm));
-    let mut together = mean_around(&whole, WHOLE_PM, step_pm);
+    let [near, far] = LOCAL_PM.map(|side_pm| mean_around(&local.view(), side_pm, step_pm));
+    let mut together = mean_around(&whole.view(), WHOLE_PM, step_pm);
     // The maximum passes over a NaN.
-    Zip::from(&mut together).and(&near).and(&far).for_each(|all, &near, &far| {
-        *all = all.max(near).max(far);
+    let area = part(Score::Area);
+    Zip::from(&mut together).and(&near).and(&far).and(&area).for_each(|all, &near, &far, &area| {
+        *all = all.max(near).max(far).max(area * AREA_WEIGHT);
     });
     together
 }
@@ -355,9 +363,11 @@ mod tests {
             at(&scores)
         };
         // Beyond what is counted, a decade is a factor: ten times the score is as many decades for every part.
-        let steps = [0, 1, 2, 3, 4].map(|part| all(part, 1000.0) - all(part, 100.0));
+        let steps = [0, 1, 2, 3, 4, 5].map(|part| all(part, 1000.0) - all(part, 100.0));
         assert!(steps.iter().all(|step| *step > 0.5), "{steps:?}");
-        for (part, weight) in [(0, WHOLE_WEIGHT), (2, WHOLE_WEIGHT), (3, ANSWER_WEIGHT), (4, ANSWER_WEIGHT)] {
+        let expected =
+            [(0, WHOLE_WEIGHT), (2, WHOLE_WEIGHT), (3, ANSWER_WEIGHT), (4, ANSWER_WEIGHT), (5, AREA_WEIGHT)];
+        for (part, weight) in expected {
             assert!((steps[part] / steps[1] - weight).abs() < 0.1, "{steps:?}");
         }
         // A single window says less than a patch of 3 x 3.

@@ -52,7 +52,7 @@ pub enum FeatureError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unusual {
     /// p-values in the order of [`Score`]; that of [`Score::Together`] is the one to go by.
-    pub p_values: [Array2<f32>; Score::COUNT],
+    pub p_values: [Array2<f32>; Score::ALL.len()],
     /// What ranks windows, see [`Calibration::together`].
     pub strangeness: Array2<f32>,
     /// 10 to the number of decades by which the strangeness lies above what one window in a thousand exceeds.
@@ -107,13 +107,10 @@ impl FeatureStatistics {
     pub fn judge(&self, maps: &PolarizationMaps, sampling: Sampling) -> Unusual {
         let scores = self.scores(maps, sampling);
         let strangeness = self.calibration.together(&scores);
-        let mut p_values: [Array2<f32>; Score::COUNT] = std::array::from_fn(|_| strangeness.clone());
-        for (map, score) in p_values.iter_mut().zip(Score::PARTS.into_iter().chain([Score::Together])) {
-            if let Some(part) = scores.parts.get(score as usize) {
-                map.assign(part);
-            }
-            map.mapv_inplace(|value| self.calibration.p_value(score, value, sampling));
-        }
+        let p_values = Score::ALL.map(|score| {
+            let map = scores.parts.get(score as usize).unwrap_or(&strangeness);
+            map.mapv(|value| self.calibration.p_value(score, value, sampling))
+        });
         let excess = strangeness.mapv(|value| 10f32.powf(self.calibration.beyond(value, sampling)));
         Unusual { p_values, strangeness, excess, scores }
     }
@@ -137,7 +134,7 @@ impl FeatureStatistics {
             ("whitening", vec![channels, channels], bytes(&self.whitening)),
             ("within", vec![channels], bytes(&self.within)),
             ("usual", shape(Score::PARTS.len()), bytes(usual)),
-            ("thresholds", shape(Score::COUNT), bytes(thresholds)),
+            ("thresholds", shape(Score::ALL.len()), bytes(thresholds)),
         ];
         let views = arrays
             .iter()
@@ -166,9 +163,11 @@ impl FeatureStatistics {
         let (mean, whitening) = (read("mean")?, read("whitening")?);
         let within = read("within").map_err(|_| FeatureError::Earlier("within"))?;
         let usual = read("usual").map_err(|_| FeatureError::Earlier("usual"))?;
-        // Earlier versions had thresholds for each of several bins of the noise.
-        if file.tensor("noise_edges").is_ok() {
-            return Err(FeatureError::Earlier("thresholds by pixel size"));
+        // Earlier versions had thresholds for each of several bins of the noise, then none of the mean features.
+        let shape = file.tensor("usual").map(|view| view.shape().to_vec()).unwrap_or_default();
+        if file.tensor("noise_edges").is_ok() || shape.get(1).is_some_and(|&parts| parts < Score::PARTS.len())
+        {
+            return Err(FeatureError::Earlier("thresholds of all scores"));
         }
         let calibration = Calibration::checked(usual, read("thresholds")?)?;
         let fits = |name: &'static str, expected: usize, found: usize| {
@@ -244,7 +243,7 @@ mod tests {
             ..PolarizationMaps::of_features(features)
         };
         let unusual = plain().judge(&maps, Sampling { step_pm: [120.0; 2], pixel_pm: 15.0 });
-        let [training, surroundings, sigma, around, cell, together] = &unusual.p_values;
+        let [training, surroundings, sigma, around, cell, _, together] = &unusual.p_values;
         assert!(training[[1, 4]] < 1e-3 && surroundings[[1, 4]] < 1e-3 && together[[1, 4]] < 1e-3);
         assert!(sigma[[1, 4]] > 0.5 && around[[1, 4]] > 0.5 && cell[[1, 4]] == 1.0);
         assert!(training[[0, 0]] > 0.5 && together[[0, 0]] > 0.1);

@@ -4,13 +4,17 @@ use super::Score;
 use crate::frame::PolarizationMaps;
 use crate::preprocess::median;
 use ferrostem_proto::GridSpec;
-use ndarray::{Array2, ArrayView1, Axis, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
 use std::ops::Range;
 
 /// Side of the tiles within which windows are compared with each other, pm: the windows of a frame of 256 px at 15 pm.
 const TILE_PM: f64 = 2760.0;
 /// A tile with fewer windows has no usual one.
 const LEAST_WINDOWS: usize = 25;
+/// Side of the squares over which what frames share is averaged, pm; it does not change within them.
+pub(super) const WHOLE_PM: f64 = 1560.0;
+/// What is left of the variance within frames in the mean over such a square: neighbouring windows see the same cells.
+const LEFT_IN_MEANS: f32 = 0.07;
 /// Added to the variance within frames, as a part of the whole variance.
 const LEAST_WITHIN: f32 = 1e-3;
 /// Standard deviation of normally distributed values over their median deviation.
@@ -42,7 +46,8 @@ pub struct WindowScores {
     /// - the predicted sigma of P, pm;
     /// - sigma over the tile's median; NaN in a tile of too few windows;
     /// - mean square of how far the cell's edges, angle and area lie from the tile's medians, in the tile's own standard deviations; NaN in a
-    ///   tile of too few windows.
+    ///   tile of too few windows;
+    /// - squared distance of the mean features of the windows around from the training set's, in standard deviations of such means.
     pub parts: [Array2<f32>; Score::PARTS.len()],
     pub sampling: Sampling,
 }
@@ -62,6 +67,7 @@ impl WindowScores {
                 scores.tile(maps, &weights, down.clone(), across);
             }
         }
+        scores.parts[Score::Area as usize] = from_means(maps, within, sampling.step_pm);
         scores
     }
 
@@ -96,7 +102,7 @@ impl WindowScores {
             // Values that are all alike differ by rounding alone.
             (map, usual, deviation.max(f32::EPSILON * usual.abs()).max(f32::MIN_POSITIVE))
         });
-        let [from_training, from_surroundings, own_sigma, from_sigma, from_cell] = &mut self.parts;
+        let [from_training, from_surroundings, own_sigma, from_sigma, from_cell, _] = &mut self.parts;
         for at @ [row, col] in places {
             let window = maps.features.slice(s![row, col, ..]);
             let (Some(&sigma), true) = (maps.p_sigma.get(at), is_measured(&window)) else { continue };
@@ -112,12 +118,23 @@ impl WindowScores {
     }
 }
 
+/// The last of [`WindowScores::parts`].
+fn from_means(maps: &PolarizationMaps, within: &[f32], step_pm: [f64; 2]) -> Array2<f32> {
+    let components = maps.features.axis_iter(Axis(2)).zip(within);
+    let distances = components.map(|(component, within)| {
+        let variance = 1.0 - within + LEFT_IN_MEANS * within + LEAST_WITHIN;
+        mean_around(&component, WHOLE_PM, step_pm).mapv_into(|mean| mean * mean / variance)
+    });
+    let nothing = Array2::zeros((maps.features.dim().0, maps.features.dim().1));
+    distances.fold(nothing, |sum, distance| sum + distance)
+}
+
 fn is_measured(window: &ArrayView1<'_, f32>) -> bool {
     window.iter().all(|value| value.is_finite())
 }
 
 /// Mean of the finite values in squares of `side_pm` around each place, as far as they lie on the map; NaN stays.
-pub(super) fn mean_around(map: &Array2<f32>, side_pm: f64, step_pm: [f64; 2]) -> Array2<f32> {
+pub(super) fn mean_around(map: &ArrayView2<'_, f32>, side_pm: f64, step_pm: [f64; 2]) -> Array2<f32> {
     let half = step_pm.map(|step| (0.5 * (side_pm / step - 1.0)).round().max(0.0) as usize);
     let (rows, cols) = map.dim();
     // Sums and counts of all values above and to the left.
@@ -174,13 +191,13 @@ mod tests {
         let mut map = Array2::from_shape_fn((4, 5), |(i, j)| (i * 5 + j) as f32);
         map[[1, 1]] = f32::NAN;
         // 3 windows down, 1 across.
-        let mean = mean_around(&map, 300.0, [100.0, 300.0]);
+        let mean = mean_around(&map.view(), 300.0, [100.0, 300.0]);
         assert_eq!((mean[[1, 2]], mean[[0, 1]], mean[[2, 1]]), (7.0, 1.0, 13.5));
         assert!(mean[[1, 1]].is_nan());
-        assert_eq!(mean_around(&map, 50.0, [100.0; 2])[[3, 4]], 19.0);
+        assert_eq!(mean_around(&map.view(), 50.0, [100.0; 2])[[3, 4]], 19.0);
         // All of it.
         let all: f32 = ((0..20).sum::<i32>() - 6) as f32 / 19.0;
-        assert!((mean_around(&map, 1e4, [100.0; 2])[[0, 0]] - all).abs() < 1e-5);
+        assert!((mean_around(&map.view(), 1e4, [100.0; 2])[[0, 0]] - all).abs() < 1e-5);
     }
 
     #[test]
@@ -197,7 +214,7 @@ mod tests {
         maps.cell_b = Array2::from_shape_fn((6, 6), |(i, j)| 400.0 + ((i * 6 + j) % 3) as f32);
         maps.cell_b[[3, 3]] = 401.0 + 2.0 * 2.0 * SIGMA_OF_MEDIAN;
         let scores = WindowScores::of(&maps, &[1.0, 0.0], SAMPLING);
-        let [training, surroundings, own, around, cell] = &scores.parts;
+        let [training, surroundings, own, around, cell, area] = &scores.parts;
         // The median window is (0, 5); distances are 0 or 1 / 1.001, and two thirds are not 0.
         let unit = 1.0 / 1.001;
         let strange = (maps.features[[2, 2, 0]].powi(2) * unit + 0.25 / 1e-3) / unit;
@@ -210,9 +227,14 @@ mod tests {
         for map in &scores.parts {
             assert!(map[[4, 4]].is_nan());
         }
+        // All windows lie within the square around each: one mean of 35 windows.
+        let means = maps.features.slice(s![.., .., 1]).iter().filter(|v| v.is_finite()).sum::<f32>() / 35.0;
+        let first = maps.features.slice(s![.., .., 0]).iter().filter(|v| v.is_finite()).sum::<f32>() / 35.0;
+        let expected = first * first / (LEFT_IN_MEANS + LEAST_WITHIN) + means * means / (1.0 + LEAST_WITHIN);
+        assert!((area[[1, 2]] - expected).abs() < 1e-3 * expected, "{} {expected}", area[[1, 2]]);
         let few = PolarizationMaps::of_features(maps.features.slice(s![..4, ..6, ..]).to_owned());
         let scores = WindowScores::of(&few, &[1.0, 0.0], SAMPLING);
-        let [training, surroundings, _, around, cell] = &scores.parts;
+        let [training, surroundings, _, around, cell, _] = &scores.parts;
         assert!(surroundings.iter().chain(around).chain(cell).all(|value| value.is_nan()));
         assert!(training[[0, 0]] > 0.0);
     }
