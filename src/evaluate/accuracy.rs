@@ -9,6 +9,7 @@ use crate::frame::ClassicalCell;
 use crate::label::{LabelSettings, label_frame};
 use crate::pipeline::Analyzer;
 use crate::preprocess::measured_pixels;
+use crate::preprocess::median;
 pub(super) use crate::preprocess::{mean, rms};
 use crate::simulate::{Faults, TrainingRanges};
 use serde::{Deserialize, Serialize};
@@ -77,10 +78,9 @@ const SAME_CELL: f64 = 0.25;
 #[derive(Debug, Default)]
 struct Judged {
     windows: Vec<Window>,
-    /// Errors of P of the network in windows whose cell the classical measurement found, pm, both components.
-    beside_classical: Vec<f64>,
-    /// Errors of P of the classical measurement, pm, both components.
-    classical: Vec<f64>,
+    /// Errors of P, pm, both components, of each frame in which the classical measurement found cells: the network's, in windows of
+    /// those cells, and the classical ones.
+    compared: Vec<[Vec<f64>; 2]>,
     /// The Cramér–Rao bound of a component of P, pm, of each frame.
     bounds: Vec<f64>,
     /// Cells of the truth, undisturbed, and those of them that the classical measurement found.
@@ -110,6 +110,8 @@ pub fn by_dose(
             ("P DCNN (pm)", 2),
             ("P DCNN, cells measured classically (pm)", 2),
             ("P classical (pm)", 2),
+            ("P DCNN, median frame (pm)", 2),
+            ("P classical, median frame (pm)", 2),
             ("cells measured classically (%)", 1),
             ("bound of P (pm)", 2),
             ("P spread of truth (pm)", 1),
@@ -128,14 +130,18 @@ pub fn by_dose(
         let judged = judge(analyzer, settings, &scenes, &mut each)?;
         let errors = |quantity: usize| judged.windows.iter().map(move |window| window.error(quantity));
         let p = || errors(0).chain(errors(1));
+        let [[beside, usual_beside], [classical, usual_classical]] =
+            [0, 1].map(|which| judged.compared(which));
         let truth = judged.windows.iter().flat_map(|window| [window.truth[0], window.truth[1]]);
         let area = judged.windows.iter().map(|window| window.error(5) / window.truth[5]);
         table.push(vec![
             counts.into(),
             judged.windows.len().into(),
             rms(p()).into(),
-            rms(judged.beside_classical.iter().copied()).into(),
-            rms(judged.classical.iter().copied()).into(),
+            beside.into(),
+            classical.into(),
+            usual_beside.into(),
+            usual_classical.into(),
             (100.0 * judged.measured as f64 / judged.cells.max(1) as f64).into(),
             rms(judged.bounds.iter().copied()).into(),
             rms(truth).into(),
@@ -224,6 +230,8 @@ pub fn by_pixel_size(
             ("P DCNN (pm)", 2),
             ("P DCNN, cells measured classically (pm)", 2),
             ("P classical (pm)", 2),
+            ("P DCNN, median frame (pm)", 2),
+            ("P classical, median frame (pm)", 2),
             ("a (pm)", 2),
             ("b (pm)", 2),
             ("within sigma (%)", 1),
@@ -233,12 +241,16 @@ pub fn by_pixel_size(
         let scenes = TrainingRanges { pixel_size_pm: [pixel_pm; 2], ..at_dose(&settings.scenes, 300.0)? };
         let judged = judge(analyzer, settings, &scenes, &mut each)?;
         let errors = |quantity: usize| judged.windows.iter().map(move |window| window.error(quantity));
+        let [[beside, usual_beside], [classical, usual_classical]] =
+            [0, 1].map(|which| judged.compared(which));
         table.push(vec![
             pixel_pm.into(),
             judged.windows.len().into(),
             rms(errors(0).chain(errors(1))).into(),
-            rms(judged.beside_classical.iter().copied()).into(),
-            rms(judged.classical.iter().copied()).into(),
+            beside.into(),
+            classical.into(),
+            usual_beside.into(),
+            usual_classical.into(),
             rms(errors(2)).into(),
             rms(errors(3)).into(),
             (100.0 * within_sigma(&judged.windows)).into(),
@@ -272,6 +284,13 @@ fn judge(
 }
 
 impl Judged {
+    /// RMS error of P over all frames, and of the frame in the middle: of the network (0) or of the classical measurement (1).
+    fn compared(&self, which: usize) -> [f64; 2] {
+        let each = self.compared.iter().map(|errors| rms(errors[which].iter().copied()));
+        let all = self.compared.iter().flat_map(|errors| errors[which].iter().copied());
+        [rms(all), median(each, f64::total_cmp).unwrap_or(f64::NAN)]
+    }
+
     /// The cells of the classical measurement against the true ones. A frame in which it finds no lattice has none.
     fn compare_classically(&mut self, known: &KnownFrame, windows: &[Window]) {
         let pixels = &known.frame.pixels;
@@ -286,6 +305,7 @@ impl Judged {
         let at = |row: f64, col: f64| [col * pixel[1], row * pixel[0]];
         let found: Vec<[f64; 2]> = cells.iter().map(|cell| at(cell.row, cell.col)).collect();
         let tree = Neighbours::new(&found);
+        let [mut network, mut classical] = [Vec::new(), Vec::new()];
         for (index, truth) in truths {
             self.cells += 1;
             let bound = SAME_CELL * truth.cell_area.abs().sqrt();
@@ -293,9 +313,12 @@ impl Judged {
             let Some(cell) = nearest.and_then(|(index, _)| cells.get(index)) else { continue };
             self.measured += 1;
             let ClassicalCell { p_x, p_y, .. } = *cell;
-            self.classical.extend([p_x - truth.p_x - truth.mistilt_x, p_y - truth.p_y - truth.mistilt_y]);
+            classical.extend([p_x - truth.p_x - truth.mistilt_x, p_y - truth.p_y - truth.mistilt_y]);
             let windows = windows.iter().filter(|window| window.cell == index);
-            self.beside_classical.extend(windows.flat_map(|window| [window.error(0), window.error(1)]));
+            network.extend(windows.flat_map(|window| [window.error(0), window.error(1)]));
+        }
+        if !network.is_empty() && !classical.is_empty() {
+            self.compared.push([network, classical]);
         }
     }
 }

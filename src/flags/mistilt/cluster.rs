@@ -6,13 +6,27 @@
 use nalgebra::{Matrix2, Matrix3, Vector2, Vector3};
 
 /// Degrees of freedom of the t distribution.
-pub(super) const TAIL: f64 = 4.0;
+const TAIL: f64 = 4.0;
+/// Half the power that a two-dimensional one falls with.
+const HALF_POWER: i32 = 3;
 /// Information on the centre of a two-dimensional t distribution, relative to a normal one of the same scale.
 pub(super) const T_INFORMATION: f64 = (TAIL + 2.0) / (TAIL + 4.0);
-/// Rounds of expectation and maximization.
+/// Rounds of expectation and maximization, and those after which starts are compared.
 const ROUNDS: usize = 40;
-/// Standard deviation of the offset before anything is measured, pm, and of the magnitude as a part of itself: they keep the
-/// solution that is nearest to no tilt, of those that fit equally well.
+const FIRST_ROUNDS: usize = 8;
+/// Most vectors that are looked at, and that starts are compared with: neighbours share their errors.
+const MOST: usize = 1500;
+const FIRST_MOST: usize = 300;
+/// Offsets that are tried at first: this part of P, in as many directions, and none at all.
+const START_OFFSET: f64 = 0.7;
+const START_DIRECTIONS: usize = 8;
+/// Of so many starts the best ones are followed to the end.
+const FOLLOWED: usize = 3;
+/// Standard deviations of the offset, pm, and of the magnitude over the material's, by which solutions that fit equally well are told
+/// apart: tilts of 14 mrad, and of films that are strained.
+const LIKELY_OFFSET_PM: f64 = 10.0;
+const LIKELY_MAGNITUDE: f64 = 0.3;
+/// The same while one of them is followed, wide, so that they do not draw it.
 const PRIOR_OFFSET_PM: f64 = 20.0;
 const PRIOR_MAGNITUDE: f64 = 0.5;
 /// The background is flat within this radius, pm, and has this share at first.
@@ -46,7 +60,7 @@ pub(super) struct Clusters {
 
 impl Clusters {
     /// How much of `p` belongs to each variant, and its weight there, where the variants' centres are `centres`.
-    pub fn weights(&self, p: &Vector2<f64>, centres: &[Vector2<f64>]) -> Vec<f64> {
+    fn weights(&self, p: &Vector2<f64>, centres: &[Vector2<f64>]) -> Vec<f64> {
         let densities: Vec<(f64, f64)> = centres
             .iter()
             .zip(&self.shares)
@@ -59,16 +73,28 @@ impl Clusters {
         densities.into_iter().map(|(density, weight)| weight * density / sum.max(f64::MIN_POSITIVE)).collect()
     }
 
-    /// Weight of `p` where it is known to belong to the variant at `centre`; 1 on average.
-    pub fn weight(&self, p: &Vector2<f64>, centre: &Vector2<f64>) -> f64 {
-        let z = (p - centre).norm_squared() / (self.sigma * self.sigma);
-        (TAIL + 2.0) / (TAIL + z)
+    /// Whether any P may belong to this variant.
+    pub fn holds(&self, variant: usize) -> bool {
+        self.shares.get(variant).is_some_and(|share| *share > 0.0)
     }
 
     /// One cluster of vectors that all belong to no P.
     pub fn single(vectors: &[Vector2<f64>]) -> Self {
         let lengths = vectors.iter().map(|p| p.norm()).sum::<f64>() / vectors.len().max(1) as f64;
-        Self { magnitude: 0.0, ..mixture(vectors, &[Vector2::zeros()], lengths.max(1.0)) }
+        let start = Self::start(Vector2::zeros(), lengths.max(1.0), 1);
+        Self { magnitude: 0.0, ..mixture(&thinned(vectors, MOST), &[Vector2::zeros()], &start, ROUNDS) }
+    }
+
+    /// Where a fit begins.
+    fn start(offset: Vector2<f64>, magnitude: f64, variants: usize) -> Self {
+        Self {
+            offset,
+            magnitude,
+            sigma: 0.35 * magnitude,
+            shares: vec![(1.0 - FIRST_BACKGROUND) / variants as f64; variants],
+            background: FIRST_BACKGROUND,
+            log_likelihood: f64::NEG_INFINITY,
+        }
     }
 
     fn centres(&self, variants: &[Vector2<f64>]) -> Vec<Vector2<f64>> {
@@ -81,14 +107,19 @@ fn flat() -> f64 {
     1.0 / (std::f64::consts::PI * BACKGROUND_PM * BACKGROUND_PM)
 }
 
+/// Weight of a value `z` squared scales from the centre of what it belongs to; 1 on average.
+pub(super) fn weight(z: f64) -> f64 {
+    (TAIL + 2.0) / (TAIL + z)
+}
+
 /// What part of its weight a value's share of a component is, `z` squared scales from the centre.
-pub(super) fn share_of_weight(z: f64) -> f64 {
+fn share_of_weight(z: f64) -> f64 {
     (TAIL + z) / (TAIL + 2.0)
 }
 
 /// Density of a two-dimensional t distribution at `z` squared scales from its centre.
 fn density(z: f64, sigma: f64) -> f64 {
-    (1.0 + z / TAIL).powf(-0.5 * (TAIL + 2.0)) / (std::f64::consts::TAU * sigma * sigma)
+    (1.0 + z / TAIL).powi(-HALF_POWER) / (std::f64::consts::TAU * sigma * sigma)
 }
 
 /// Fits `offset + magnitude · variant` to `vectors`; `None` when they are one cluster as likely as several, so that the offset
@@ -101,13 +132,27 @@ pub(super) fn cluster(
     independent: f64,
     min_share: f64,
 ) -> Option<Clusters> {
-    let n = vectors.len() as f64;
-    let lengths = vectors.iter().map(|p| p.norm()).sum::<f64>() / n;
-    let best = [usual_pm, 0.6 * usual_pm, lengths]
-        .into_iter()
-        .filter(|start| start.is_finite() && *start > 0.0)
-        .map(|start| mixture(vectors, variants, start))
-        .max_by(|a, b| penalised(a, n).total_cmp(&penalised(b, n)))?;
+    let lengths = vectors.iter().map(|p| p.norm()).sum::<f64>() / vectors.len() as f64;
+    let start = |offset: Vector2<f64>, start_pm: f64| Clusters::start(offset, start_pm, variants.len());
+    let around = (0..START_DIRECTIONS).map(|k| {
+        let turn = std::f64::consts::TAU * k as f64 / START_DIRECTIONS as f64;
+        start(Vector2::new(turn.cos(), turn.sin()) * START_OFFSET * usual_pm, usual_pm)
+    });
+    let lengths = [usual_pm, 0.6 * usual_pm, lengths].map(|start_pm| start(Vector2::zeros(), start_pm));
+    let starts = lengths.into_iter().chain(around).filter(|start| start.magnitude > 0.0);
+    let few = thinned(vectors, FIRST_MOST);
+    let part = |few: &[Vector2<f64>]| (independent * vectors.len() as f64 / few.len() as f64).min(1.0);
+    let mut tried: Vec<Clusters> =
+        starts.map(|start| mixture(&few, variants, &start, FIRST_ROUNDS)).collect();
+    let score = |found: &Clusters, few: &[Vector2<f64>]| likely(found, usual_pm, part(few));
+    tried.sort_by(|a, b| score(b, &few).total_cmp(&score(a, &few)));
+    tried.truncate(FOLLOWED);
+    let vectors = &thinned(vectors, MOST);
+    let best = tried
+        .iter()
+        .map(|start| mixture(vectors, variants, start, ROUNDS))
+        .max_by(|a, b| score(a, vectors).total_cmp(&score(b, vectors)))?;
+    let (n, independent) = (vectors.len() as f64, part(vectors));
     let populated = best.shares.iter().filter(|share| **share >= min_share).count();
     if populated < 2 || apart(&best, variants, min_share) < LEAST_APART * best.sigma {
         return None;
@@ -135,22 +180,27 @@ fn apart(found: &Clusters, variants: &[Vector2<f64>], min_share: f64) -> f64 {
     found.magnitude.abs() * pairs.fold(f64::INFINITY, f64::min)
 }
 
-/// Log-likelihood with the prior of the offset.
-fn penalised(clusters: &Clusters, n: f64) -> f64 {
-    clusters.log_likelihood - 0.5 * clusters.offset.norm_squared() / PRIOR_OFFSET_PM.powi(2) * n.min(10.0)
+/// Logarithm of the probability of what was found, but for a constant, of vectors of which a part counts as independent.
+fn likely(found: &Clusters, usual_pm: f64, independent: f64) -> f64 {
+    let longer = (found.magnitude.abs() - usual_pm) / (LIKELY_MAGNITUDE * usual_pm);
+    independent * found.log_likelihood + ln_likely_offset(found.offset) - 0.5 * longer * longer
 }
 
-fn mixture(vectors: &[Vector2<f64>], variants: &[Vector2<f64>], start_pm: f64) -> Clusters {
+/// How likely an offset is before anything is measured, as a logarithm, but for a constant.
+pub(super) fn ln_likely_offset(offset: Vector2<f64>) -> f64 {
+    -0.5 * offset.norm_squared() / LIKELY_OFFSET_PM.powi(2)
+}
+
+/// At most `most` of the vectors, evenly among them.
+fn thinned(vectors: &[Vector2<f64>], most: usize) -> Vec<Vector2<f64>> {
+    vectors.iter().step_by(vectors.len().div_ceil(most).max(1)).copied().collect()
+}
+
+fn mixture(vectors: &[Vector2<f64>], variants: &[Vector2<f64>], start: &Clusters, rounds: usize) -> Clusters {
     let n = vectors.len() as f64;
-    let mut found = Clusters {
-        offset: Vector2::zeros(),
-        magnitude: start_pm,
-        sigma: 0.35 * start_pm,
-        shares: vec![(1.0 - FIRST_BACKGROUND) / variants.len() as f64; variants.len()],
-        background: FIRST_BACKGROUND,
-        log_likelihood: f64::NEG_INFINITY,
-    };
-    for _ in 0..ROUNDS {
+    let start_pm = start.magnitude.abs().max(LEAST_SIGMA_PM);
+    let mut found = start.clone();
+    for _ in 0..rounds {
         let centres = found.centres(variants);
         let mut shares = vec![0.0; variants.len()];
         let mut squares = 0.0;

@@ -9,7 +9,9 @@
 //! and the solutions are averaged by the evidence that the frame gives for each (MacKay, Neural Comput. 4, 415 (1992)).
 
 use super::MistiltSettings;
-use super::cluster::{Clusters, T_INFORMATION, share_of_weight};
+use super::blend::Windows;
+use super::cluster::{Clusters, T_INFORMATION};
+use super::groups::{Expected, Group, sort};
 use nalgebra::{DMatrix, DVector, Matrix2, Vector2};
 
 /// The offset's standard deviation before anything is measured, pm.
@@ -22,6 +24,9 @@ const LEAST_BIAS_PM: f64 = 1e-3;
 const LEAST_TOLERANCE: f64 = 1e-4;
 /// Variations of the offset that a frame may have, as parts of the settings'.
 const VARIATIONS: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
+/// Standard deviation of the part by which walls take less or more of P than a blend says, in a frame and, besides, in a domain.
+const WALL_TOLERANCE: f64 = 0.3;
+const WALL_SCATTER: f64 = 0.15;
 /// Rounds of sorting into variants and solving.
 const ROUNDS: usize = 4;
 
@@ -32,6 +37,8 @@ pub(super) struct Sample {
     pub p: Vector2<f64>,
     /// Whether it lies where the material is known not to be polar.
     pub reference: bool,
+    /// The window that it lies in, of those that say what is around it.
+    pub window: Option<[usize; 2]>,
 }
 
 /// All that one way of measuring says of a frame.
@@ -77,7 +84,7 @@ impl Variants {
     }
 
     /// Which of them is no P.
-    fn none(&self) -> Option<usize> {
+    pub fn none(&self) -> Option<usize> {
         self.axes.iter().position(Option::is_none)
     }
 }
@@ -97,6 +104,12 @@ impl Posterior {
     pub fn covariance(&self, tile: usize) -> Matrix2<f64> {
         let covariance = self.covariance.fixed_view::<2, 2>(2 * tile, 2 * tile);
         (covariance + covariance.transpose()) * 0.5
+    }
+
+    /// Mean offset of all tiles.
+    pub fn mean(&self) -> Vector2<f64> {
+        let tiles = self.offset.len() / 2;
+        (0..tiles).map(|tile| self.offset(tile)).sum::<Vector2<f64>>() / tiles.max(1) as f64
     }
 
     /// How many independent tests the tests of these tiles are worth: `1 + n - Σ r² / n` over all pairs, r the correlation of their
@@ -150,17 +163,11 @@ struct Smooth {
     ln_determinant: f64,
 }
 
-/// What belongs to one variant in one tile.
-#[derive(Debug, Clone, Copy, Default)]
-struct Group {
-    weight: f64,
-    sum: Vector2<f64>,
-}
-
 /// Where the unknowns of one measurement begin, behind the offsets of the tiles.
 struct Places {
     bias: usize,
     magnitude: usize,
+    narrower: usize,
     deviations: usize,
 }
 
@@ -168,7 +175,7 @@ struct Places {
 pub(super) fn fit(
     tiles_nm: &[[f64; 2]],
     variants: &Variants,
-    measurements: &mut [Measurement],
+    (windows, measurements): (&Windows, &mut [Measurement]),
     settings: &MistiltSettings,
 ) -> Option<Posterior> {
     let tiles = tiles_nm.len();
@@ -182,16 +189,22 @@ pub(super) fn fit(
     let mut unknowns: Option<DVector<f64>> = None;
     let mut groups = Vec::new();
     for _ in 0..ROUNDS {
-        for (index, measurement) in measurements.iter_mut().enumerate() {
-            rescale(measurement, variants, centres(unknowns.as_ref(), tiles, index, variants));
-        }
-        groups = measurements
+        let expected: Vec<Expected> = measurements
             .iter()
             .enumerate()
-            .map(|(index, measurement)| {
-                sort(measurement, variants, tiles, centres(unknowns.as_ref(), tiles, index, variants))
-            })
+            .map(|measured| expected(unknowns.as_ref(), tiles, measured, variants))
             .collect();
+        let telling =
+            measurements.iter().zip(&expected).find(|(measurement, _)| measurement.beyond_reference);
+        let blend = telling.map(|(measurement, expected)| {
+            windows.blend(variants, |k| measurement.clusters.holds(k), &expected.centres)
+        });
+        groups.clear();
+        for (measurement, expected) in measurements.iter_mut().zip(&expected) {
+            let (sorted, scatter) = sort(measurement, variants, blend.as_ref(), expected);
+            measurement.clusters.sigma = scatter;
+            groups.push(sorted);
+        }
         unknowns = Some(solve(most, variants, measurements, &groups, settings)?.unknowns);
     }
     let solved: Vec<Solved> = smooth
@@ -202,90 +215,33 @@ pub(super) fn fit(
 }
 
 fn places(tiles: usize, index: usize, variants: &Variants) -> Places {
-    let bias = 2 * tiles + index * (3 + 2 * variants.count);
-    Places { bias, magnitude: bias + 2, deviations: bias + 3 }
+    let bias = 2 * tiles + index * (4 + 2 * variants.count);
+    Places { bias, magnitude: bias + 2, narrower: bias + 3, deviations: bias + 4 }
 }
 
-/// Where a measurement expects each variant, tile by tile; before the first solution, nothing.
-fn centres<'a>(
-    unknowns: Option<&'a DVector<f64>>,
+/// Where a measurement expects P; before the first solution, what its clusters say.
+fn expected(
+    unknowns: Option<&DVector<f64>>,
     tiles: usize,
-    index: usize,
-    variants: &'a Variants,
-) -> impl Fn(usize, &Clusters) -> Vec<Vector2<f64>> + 'a {
-    move |tile, clusters| {
-        let Some(found) = unknowns else {
-            return variants.all.iter().map(|v| clusters.offset + v * clusters.magnitude).collect();
-        };
-        let at = places(tiles, index, variants);
-        let pair = |k: usize| Vector2::new(found[k], found[k + 1]);
-        let offset = pair(2 * tile) + pair(at.bias);
-        let magnitude = clusters.magnitude + found[at.magnitude];
-        let deviation = |axis: &Option<(usize, f64)>| {
-            axis.map_or_else(Vector2::zeros, |(axis, sense)| pair(at.deviations + 2 * axis) * sense)
-        };
-        let each = variants.all.iter().zip(&variants.axes);
-        each.map(|(variant, axis)| offset + variant * magnitude + deviation(axis)).collect()
-    }
-}
-
-/// How much of `sample` belongs to each variant, with its weight; nothing where it tells nothing.
-fn belongs(
-    sample: &Sample,
-    measurement: &Measurement,
+    (index, measurement): (usize, &Measurement),
     variants: &Variants,
-    centres: &[Vector2<f64>],
-) -> Vec<f64> {
-    if let (true, Some(none)) = (sample.reference, variants.none()) {
-        let weight = centres.get(none).map_or(0.0, |centre| measurement.clusters.weight(&sample.p, centre));
-        return (0..variants.all.len()).map(|k| if k == none { weight } else { 0.0 }).collect();
-    }
-    if !measurement.beyond_reference {
-        return vec![0.0; variants.all.len()];
-    }
-    measurement.clusters.weights(&sample.p, centres)
-}
-
-/// The scatter about where the variants are now expected.
-fn rescale(
-    measurement: &mut Measurement,
-    variants: &Variants,
-    centres: impl Fn(usize, &Clusters) -> Vec<Vector2<f64>>,
-) {
-    let (mut squares, mut count) = (0.0, 0.0);
-    let sigma = measurement.clusters.sigma;
-    for sample in &measurement.samples {
-        let centres = centres(sample.tile, &measurement.clusters);
-        let weights = belongs(sample, measurement, variants, &centres);
-        for (weight, centre) in weights.iter().zip(&centres) {
-            let square = (sample.p - centre).norm_squared();
-            count += weight * share_of_weight(square / (sigma * sigma));
-            squares += weight * square;
-        }
-    }
-    if count > 0.0 && squares > 0.0 {
-        measurement.clusters.sigma = (squares / (2.0 * count)).sqrt();
-    }
-}
-
-/// `[tile][variant]`.
-fn sort(
-    measurement: &Measurement,
-    variants: &Variants,
-    tiles: usize,
-    centres: impl Fn(usize, &Clusters) -> Vec<Vector2<f64>>,
-) -> Vec<Vec<Group>> {
-    let mut groups = vec![vec![Group::default(); variants.all.len()]; tiles];
-    for sample in &measurement.samples {
-        let centres = centres(sample.tile, &measurement.clusters);
-        let weights = belongs(sample, measurement, variants, &centres);
-        let Some(tile) = groups.get_mut(sample.tile) else { continue };
-        for (group, weight) in tile.iter_mut().zip(weights) {
-            group.weight += weight;
-            group.sum += sample.p * weight;
-        }
-    }
-    groups
+) -> Expected {
+    let clusters = &measurement.clusters;
+    let Some(found) = unknowns else {
+        let centres = variants.all.iter().map(|v| clusters.offset + v * clusters.magnitude).collect();
+        return Expected { centres: vec![centres; tiles], narrower: 0.0 };
+    };
+    let at = places(tiles, index, variants);
+    let pair = |k: usize| Vector2::new(found[k], found[k + 1]);
+    let magnitude = clusters.magnitude + found[at.magnitude];
+    let deviation = |axis: &Option<(usize, f64)>| {
+        axis.map_or_else(Vector2::zeros, |(axis, sense)| pair(at.deviations + 2 * axis) * sense)
+    };
+    let each = variants.all.iter().zip(&variants.axes);
+    let relative: Vec<Vector2<f64>> =
+        each.map(|(variant, axis)| pair(at.bias) + variant * magnitude + deviation(axis)).collect();
+    let centres = (0..tiles).map(|tile| relative.iter().map(|p| pair(2 * tile) + p).collect()).collect();
+    Expected { centres, narrower: found[at.narrower] }
 }
 
 fn smoothness(tiles_nm: &[[f64; 2]], variation_pm: f64, smooth_nm: f64) -> Option<Smooth> {
@@ -327,6 +283,7 @@ fn solve(
         hold(at.bias, measurement.bias_pm.max(LEAST_BIAS_PM));
         hold(at.bias + 1, measurement.bias_pm.max(LEAST_BIAS_PM));
         hold(at.magnitude, PRIOR_MAGNITUDE * magnitude.max(1.0));
+        hold(at.narrower, WALL_TOLERANCE);
         (0..2 * variants.count).for_each(|k| hold(at.deviations + k, tolerance));
         for (tile, groups) in groups.iter().enumerate() {
             add_tile(&mut normal, &mut right, (tile, &at, tolerance), (variants, measurement), groups);
@@ -350,22 +307,27 @@ fn add_tile(
     groups: &[Group],
 ) {
     let scatter = measurement.clusters.sigma.powi(2);
-    for ((group, variant), axis) in groups.iter().zip(&variants.all).zip(&variants.axes) {
-        if group.weight <= 0.0 {
-            continue;
-        }
+    for (group, variant) in groups.iter().zip(&variants.all).filter(|(group, _)| group.weight > 0.0) {
+        let seen: Vec<f64> = group.seen.iter().map(|seen| seen / group.weight).collect();
+        let blended: Vector2<f64> = seen.iter().zip(&variants.all).map(|(share, v)| v * *share).sum();
+        let taken = (variant - blended) * measurement.clusters.magnitude;
         let information = group.weight * measurement.independent * T_INFORMATION / scatter;
-        let spread =
-            Matrix2::identity() / information + variant * variant.transpose() * tolerance * tolerance;
+        let spread = Matrix2::identity() / information
+            + blended * blended.transpose() * tolerance * tolerance
+            + taken * taken.transpose() * WALL_SCATTER * WALL_SCATTER;
         let Some(precision) = spread.try_inverse() else { continue };
-        let rest = group.sum / group.weight - variant * measurement.clusters.magnitude;
+        let rest = group.sum / group.weight - blended * measurement.clusters.magnitude;
         let design = |component: usize| {
             let mut design = vec![
                 (2 * tile + component, 1.0),
                 (at.bias + component, 1.0),
-                (at.magnitude, variant[component]),
+                (at.magnitude, blended[component]),
+                (at.narrower, taken[component]),
             ];
-            design.extend(axis.map(|(axis, sense)| (at.deviations + 2 * axis + component, sense)));
+            let along = seen.iter().zip(&variants.axes).filter_map(|(share, axis)| Some((share, (*axis)?)));
+            design.extend(
+                along.map(|(share, (axis, sense))| (at.deviations + 2 * axis + component, sense * share)),
+            );
             design
         };
         for (one, other) in [(0, 0), (0, 1), (1, 0), (1, 1)] {

@@ -2,14 +2,19 @@
 //! (Nelson et al., Fig. 9), so that domains that should mirror each other do not. P is fitted as
 //! `offset + magnitude · variant`, with the variants that the material's symmetry allows: the offset should be zero.
 //!
-//! - [`cluster`]: which variant each P belongs to, over the whole frame; - [`field`]: the offset, smooth over the frame, from the
-//!   DCNN's windows and the classical cells together, each with a bias of its own; - [`reference`]: where there is no P.
+//! - [`cluster`]: which variant each P belongs to, over the whole frame; - [`blend`]: what of each variant is seen beside a wall;
+//! - [`groups`]: what one measurement says of each variant in each tile; - [`field`]: the offset, smooth over the frame, from the
+//!   DCNN's windows and the classical cells together, each with a bias of its own; - [`judge`]: verdicts, also where domains can be
+//!   read in more than one way; - [`reference`]: where there is no P.
 //!
 //! A frame whose P does not tell the offset from the magnitude (a single domain) is *undetermined*, unless the settings mark a region
 //! that is not polar, or the image shows one ([`reference`]): there P is the offset. A material without polar variants has the mean of P as its offset.
 
+mod blend;
 mod cluster;
 mod field;
+mod groups;
+mod judge;
 mod reference;
 mod settings;
 #[cfg(test)]
@@ -18,21 +23,23 @@ mod tiles;
 
 pub use settings::MistiltSettings;
 
+use super::geometry::{grid_centre, grid_index};
 use super::{Evidence, Reference};
 use crate::frame::PolarizationMaps;
-use cluster::{Clusters, cluster};
-use ferrostem_proto::GridSpec;
-use field::{Measurement, Sample, Variants};
-use nalgebra::{Matrix2, Vector2};
+use blend::Windows;
+use ferrostem_proto::{GridSpec, PixelPosition};
+use field::Sample;
+use judge::{Lattice, Observed, judge};
+use nalgebra::Vector2;
 use ndarray::Array2;
-use reference::{NONE_BELOW, References};
+use reference::References;
 use tiles::Tiles;
 
 /// Bias of a DCNN whose manifest says none: what the first networks that shipped had.
 const USUAL_BIAS_PM: f64 = 4.0;
-/// A manifest that says less is not believed: it knows the bias from some 64 frames, and walls and the gain leave about this much in a
-/// frame of several domains.
-pub(crate) const LEAST_MANIFEST_BIAS_PM: f64 = 1.0;
+/// A manifest that says less is not believed: it knows the bias from some 64 frames, and the gain leaves about this much in a frame of
+/// several domains.
+pub(crate) const LEAST_MANIFEST_BIAS_PM: f64 = 0.75;
 
 /// Verdict on a tile, numbered as on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,12 +136,10 @@ pub(super) fn evaluate(
     let window_pm2 = grid.step_row * pixel[0] * grid.step_col * pixel[1];
     let independent = (window_pm2 / (CORRELATION_PM * CORRELATION_PM)).clamp(1e-6, 1.0);
     let references = References::of(evidence, maps, passed_over, &reference.material, settings);
+    let windows = windows(evidence, maps, (&tiles, &references));
+    let kept = windows.samples.indexed_iter().filter(|&(at, _)| passed_over.get(at) != Some(&true));
     let observed = [
-        Observed {
-            samples: window_samples(evidence, maps, passed_over, (&tiles, &references)),
-            bias_pm,
-            independent,
-        },
+        Observed { samples: kept.filter_map(|(_, sample)| *sample).collect(), bias_pm, independent },
         Observed {
             samples: cell_samples(evidence, passed_over, (&tiles, &references)),
             bias_pm: settings.classical_bias_pm,
@@ -150,7 +155,7 @@ pub(super) fn evaluate(
     };
     let lattice =
         Lattice { polar, hidden: material.out_of_plane_variant, usual_pm: material.displacement_pm };
-    let mut verdicts = judge(&tiles.centres_nm(pixel), &lattice, observed, settings);
+    let mut verdicts = judge(&tiles.centres_nm(pixel), &lattice, (&windows, observed), settings);
     if let Some(calibration) = &material.mistilt {
         for verdict in &mut verdicts {
             verdict.tilt_x = verdict.offset_x / calibration.offset_pm_per_mrad;
@@ -164,24 +169,22 @@ pub(super) fn evaluate(
     MistiltMap { tiles: tiles.grid, verdicts, tilt_source, corrected }
 }
 
-/// P of the windows that were measured and are not passed over.
-fn window_samples(
+/// P of all windows that were measured.
+fn windows(
     evidence: &Evidence<'_>,
     maps: &PolarizationMaps,
-    passed_over: &Array2<bool>,
     (tiles, references): (&Tiles, &References),
-) -> Vec<Sample> {
+) -> Windows {
     let grid = &evidence.fields.grid;
-    maps.p_x
-        .indexed_iter()
-        .filter(|&((i, j), _)| passed_over.get([i, j]) != Some(&true))
-        .filter_map(|((i, j), p_x)| {
-            let p = Vector2::new(f64::from(*p_x), f64::from(*maps.p_y.get([i, j])?));
-            let (row, col) = (grid.row0 + i as f64 * grid.step_row, grid.col0 + j as f64 * grid.step_col);
-            let reference = references.hold(evidence, [row, col]);
-            (p.x.is_finite() && p.y.is_finite()).then(|| Sample { tile: tiles.tile(row, col), p, reference })
-        })
-        .collect()
+    let samples = Array2::from_shape_fn(maps.p_x.dim(), |at| {
+        let p = Vector2::new(f64::from(*maps.p_x.get(at)?), f64::from(*maps.p_y.get(at)?));
+        let PixelPosition { row, col } = grid_centre(grid, at.0, at.1);
+        let reference = references.hold(evidence, [row, col]);
+        let sample = || Sample { tile: tiles.tile(row, col), p, reference, window: Some([at.0, at.1]) };
+        (p.x.is_finite() && p.y.is_finite()).then(sample)
+    });
+    let pixel = evidence.calibration.pixel_size_pm;
+    Windows { samples, step_pm: [grid.step_row * pixel[0], grid.step_col * pixel[1]] }
 }
 
 /// P of the classical cells, but for those beneath windows that are passed over.
@@ -190,20 +193,15 @@ fn cell_samples(
     passed_over: &Array2<bool>,
     (tiles, references): (&Tiles, &References),
 ) -> Vec<Sample> {
-    let grid = &evidence.fields.grid;
-    let flagged = |row: f64, col: f64| {
-        let window = [(row - grid.row0) / grid.step_row, (col - grid.col0) / grid.step_col].map(f64::round);
-        let [i, j] = window;
-        i >= 0.0 && j >= 0.0 && passed_over.get([i as usize, j as usize]) == Some(&true)
-    };
-    let cells = evidence.fields.cells.iter().filter(|cell| !flagged(cell.row, cell.col));
-    cells
-        .filter(|cell| cell.p_x.is_finite() && cell.p_y.is_finite())
+    let measured = evidence.fields.cells.iter().filter(|cell| cell.p_x.is_finite() && cell.p_y.is_finite());
+    measured
         .map(|cell| Sample {
             tile: tiles.tile(cell.row, cell.col),
             p: Vector2::new(cell.p_x, cell.p_y),
             reference: references.hold(evidence, [cell.row, cell.col]),
+            window: grid_index(&evidence.fields.grid, PixelPosition { row: cell.row, col: cell.col }),
         })
+        .filter(|sample| sample.window.is_none_or(|window| passed_over.get(window) != Some(&true)))
         .collect()
 }
 
@@ -211,141 +209,6 @@ fn cell_samples(
 fn turned([x, y]: [f64; 2], angle: f64) -> Vector2<f64> {
     let (sin, cos) = angle.sin_cos();
     Vector2::new(x * cos + y * sin, y * cos - x * sin)
-}
-
-/// One way of measuring P, before it is known which variants there are.
-struct Observed {
-    samples: Vec<Sample>,
-    bias_pm: f64,
-    independent: f64,
-}
-
-/// What P may be in the frame.
-struct Lattice {
-    /// The directions of P in the image, none for a lattice that is not polar; `None` when the lattice's own is not known.
-    polar: Option<Vec<Vector2<f64>>>,
-    /// Whether P may lie along the beam.
-    hidden: bool,
-    usual_pm: f64,
-}
-
-impl Lattice {
-    fn is_polar(&self) -> bool {
-        self.polar.as_ref().is_none_or(|polar| !polar.is_empty())
-    }
-
-    /// All of them, no P at the end.
-    fn variants(&self) -> Variants {
-        let none = std::iter::once(Vector2::zeros());
-        Variants::new(self.polar.iter().flatten().copied().chain(none).collect())
-    }
-
-    /// Which variants the samples belong to; `None` when they tell nothing of the offset.
-    fn clusters(&self, observed: &Observed, settings: &MistiltSettings) -> Option<Clusters> {
-        // Where there is no P, nothing is to be sorted into variants.
-        let sorted = observed.samples.iter().filter(|sample| !(self.is_polar() && sample.reference));
-        let vectors: Vec<Vector2<f64>> = sorted.map(|sample| sample.p).collect();
-        if vectors.len() < MIN_SAMPLES {
-            return None;
-        }
-        if !self.is_polar() {
-            return Some(Clusters::single(&vectors));
-        }
-        let mut variants = self.polar.clone()?;
-        if self.hidden {
-            variants.push(Vector2::zeros());
-        }
-        let mut found =
-            cluster(&vectors, &variants, self.usual_pm, observed.independent, settings.min_variant_share)?;
-        found.shares.resize(self.variants().all.len(), 0.0);
-        // A domain beside a wall or a substrate without P would pass for two opposite domains of half its length.
-        (found.magnitude.abs() >= NONE_BELOW * self.usual_pm).then_some(found)
-    }
-}
-
-/// Verdicts on the tiles with these centres `[x, y]`.
-fn judge(
-    tiles_nm: &[[f64; 2]],
-    lattice: &Lattice,
-    observed: [Observed; 2],
-    settings: &MistiltSettings,
-) -> Vec<TileVerdict> {
-    let variants = lattice.variants();
-    let mut verdicts = vec![NOT_EVALUATED; tiles_nm.len()];
-    let mut measurements = Vec::new();
-    for observed in observed {
-        let mut counts = vec![0usize; tiles_nm.len()];
-        for sample in &observed.samples {
-            if let Some(count) = counts.get_mut(sample.tile) {
-                *count += 1;
-            }
-        }
-        for (verdict, _) in verdicts.iter_mut().zip(counts).filter(|(_, count)| *count >= MIN_SAMPLES) {
-            *verdict = UNDETERMINED;
-        }
-        let clusters = lattice.clusters(&observed, settings);
-        let beyond_reference = clusters.is_some();
-        let marked: Vec<Vector2<f64>> =
-            observed.samples.iter().filter(|sample| sample.reference).map(|sample| sample.p).collect();
-        let alone = || {
-            let mut alone = Clusters::single(&marked);
-            alone.shares.resize(variants.all.len(), 0.0);
-            alone
-        };
-        let clusters = clusters.or_else(|| (marked.len() >= MIN_SAMPLES).then(alone));
-        let Observed { samples, bias_pm, independent } = observed;
-        measurements.extend(clusters.map(|clusters| Measurement {
-            samples,
-            clusters,
-            bias_pm,
-            independent,
-            beyond_reference,
-        }));
-    }
-    if measurements.is_empty() {
-        return verdicts;
-    }
-    let Some(posterior) = field::fit(tiles_nm, &variants, &mut measurements, settings) else {
-        return verdicts;
-    };
-    let undetermined = verdicts.iter().enumerate().filter(|(_, v)| v.state == TileState::Undetermined);
-    let known: Vec<usize> = undetermined
-        .map(|(tile, _)| tile)
-        .filter(|&tile| {
-            let widest = posterior.covariance(tile).symmetric_eigenvalues().max();
-            widest <= settings.max_sigma_pm.powi(2)
-        })
-        .collect();
-    let tests = posterior.tests(&known);
-    for tile in known {
-        if let Some(verdict) = verdicts.get_mut(tile) {
-            *verdict = tested(posterior.offset(tile), posterior.covariance(tile), tests, settings);
-        }
-    }
-    verdicts
-}
-
-fn tested(
-    offset: Vector2<f64>,
-    covariance: Matrix2<f64>,
-    tests: f64,
-    settings: &MistiltSettings,
-) -> TileVerdict {
-    let Some(inverse) = covariance.try_inverse() else { return UNDETERMINED };
-    // The squared length of a two-component normal vector exceeds t with probability exp(-t / 2).
-    let p_value = (-0.5 * offset.dot(&(inverse * offset))).exp();
-    let suspect = p_value < settings.alpha / tests && offset.norm() > settings.min_offset_pm;
-    let state = if suspect { TileState::Suspect } else { TileState::Consistent };
-    TileVerdict {
-        offset_x: offset.x,
-        offset_y: offset.y,
-        offset_xx: covariance[(0, 0)],
-        offset_xy: covariance[(0, 1)],
-        offset_yy: covariance[(1, 1)],
-        p_value,
-        state,
-        ..NOT_EVALUATED
-    }
 }
 
 /// P less the offset, which is taken between the centres of tiles as it is between them.

@@ -4,12 +4,13 @@
 //! It shows when it is larger than any wall is wide, and lies beside P of the material's usual length: P that is short everywhere may
 //! be a single domain of a weaker film, or one that an offset shortens.
 
-use super::MistiltSettings;
+use super::{MistiltSettings, turned};
 use crate::flags::Evidence;
 use crate::flags::geometry::grid_index;
 use crate::frame::PolarizationMaps;
 use crate::material::Material;
 use ferrostem_proto::PixelPosition;
+use nalgebra::Vector2;
 use ndarray::Array2;
 
 /// P below this part of the material's is none, its standard deviation included; halfway, an offset may be as long as half of P.
@@ -109,7 +110,41 @@ fn shown(
             }
         }
     }
-    any.then_some(shown)
+    if !any {
+        return None;
+    }
+    let beside = Array2::from_shape_fn((rows, cols), |at| {
+        let (p_x, p_y) = (maps.p_x.get(at).unwrap_or(&f32::NAN), maps.p_y.get(at).unwrap_or(&f32::NAN));
+        f64::from(p_x.hypot(*p_y)) >= limit && passed_over.get(at) != Some(&true)
+    });
+    let angle = evidence.lattice_angle_rad?;
+    let p_pm: Vec<_> =
+        material.variants.iter().map(|v| turned(*v, angle) * material.displacement_pm).collect();
+    (!shortened(maps, &shown, &beside, &p_pm)).then_some(shown)
+}
+
+/// Whether P beside what looks like no P differs from it as that of another domain does, and not as P from none: then an offset
+/// shortens one domain's P and lengthens the other's.
+fn shortened(
+    maps: &PolarizationMaps,
+    shown: &Array2<bool>,
+    beside: &Array2<bool>,
+    p_pm: &[Vector2<f64>],
+) -> bool {
+    let within = |which: &Array2<bool>| -> Vec<Vector2<f64>> {
+        let chosen = which.indexed_iter().filter(|(_, chosen)| **chosen);
+        let vector = |at| Some(Vector2::new(f64::from(*maps.p_x.get(at)?), f64::from(*maps.p_y.get(at)?)));
+        chosen.filter_map(|(at, _)| vector(at)).filter(|p| p.norm().is_finite()).collect()
+    };
+    let none = within(shown);
+    let none = none.iter().sum::<Vector2<f64>>() / none.len().max(1) as f64;
+    let pairs = p_pm.iter().flat_map(|a| p_pm.iter().map(move |b| a - b)).filter(|apart| apart.norm() > 0.0);
+    let pairs: Vec<Vector2<f64>> = pairs.collect();
+    let away = |p: &Vector2<f64>, from: &[Vector2<f64>]| {
+        from.iter().map(|from| (p - none - from).norm()).fold(f64::INFINITY, f64::min)
+    };
+    let beside = within(beside);
+    beside.iter().map(|p| away(p, &pairs)).sum::<f64>() < beside.iter().map(|p| away(p, p_pm)).sum::<f64>()
 }
 
 #[cfg(test)]
@@ -177,6 +212,16 @@ mod tests {
     fn a_domain_of_full_or_short_p_is_undetermined() {
         for length in [1.0, 0.3] {
             assert!(all_undetermined(&judged("bifeo3", |_| P.map(|p| p * length))), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_domain_that_an_offset_shortens_is_no_reference() {
+        // Two opposite domains and an offset of 20 pm along one of them, which leaves it 12.5 pm of its 32.5 pm.
+        let map = judged("bifeo3", |j| if j < SIDE / 2 { P.map(|p| p + 14.1) } else { P.map(|p| 14.1 - p) });
+        for verdict in &map.verdicts {
+            assert_eq!(verdict.state, TileState::Suspect, "{verdict:?}");
+            assert!((verdict.offset_x - 14.1).hypot(verdict.offset_y - 14.1) < 1.5, "{verdict:?}");
         }
     }
 

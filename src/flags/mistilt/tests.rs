@@ -1,5 +1,6 @@
 //! Planted offsets.
 
+use super::field::Measurement;
 use super::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -46,7 +47,7 @@ impl Noise {
         for (variant, count) in DIAGONALS.iter().map(|&v| turned(v, angle)).zip(shares) {
             for _ in 0..count {
                 let p = variant * P_PM + offset + self.vector(sigma);
-                samples.push(Sample { tile, p, reference: false });
+                samples.push(Sample { tile, p, reference: false, window: None });
             }
         }
         samples
@@ -62,7 +63,7 @@ fn judged(
     let centres: Vec<[f64; 2]> = (0..tiles).map(|t| [4.0 * t as f64, 0.0]).collect();
     let nothing = Observed { samples: Vec::new(), bias_pm: 3.0, independent: 0.1 };
     let cells = Observed { samples: cells, bias_pm: settings.classical_bias_pm, independent: 1.0 };
-    judge(&centres, lattice, [nothing, cells], settings)
+    judge(&centres, lattice, (&Windows::default(), [nothing, cells]), settings)
 }
 
 fn offset(verdict: &TileVerdict) -> Vector2<f64> {
@@ -96,7 +97,7 @@ fn the_covariance_is_that_of_hand_worked_numbers() {
     for sense in [1.0, -1.0] {
         for _ in 0..500 {
             let p = Vector2::new(sense * P_PM, 0.0) + noise.vector(3.0);
-            cells.push(Sample { tile: 0, p, reference: false });
+            cells.push(Sample { tile: 0, p, reference: false, window: None });
         }
     }
     let settings =
@@ -136,7 +137,12 @@ fn a_noisy_single_domain_is_not_split_in_two() {
         let mut noise = Noise::of(seed);
         // Between two variants, where the split is easiest.
         let cells = (0..200)
-            .map(|_| Sample { tile: 0, p: Vector2::new(-12.0, 20.0) + noise.vector(7.0), reference: false })
+            .map(|_| Sample {
+                tile: 0,
+                p: Vector2::new(-12.0, 20.0) + noise.vector(7.0),
+                reference: false,
+                window: None,
+            })
             .collect();
         assert_eq!(judged(1, &lattice, cells, &unbiased())[0].state, TileState::Undetermined, "seed {seed}");
     }
@@ -159,7 +165,12 @@ fn one_domain_beside_a_region_that_is_not_polar_is_judged_by_that() {
     {
         let mut noise = Noise::of(6);
         let mut cells = noise.tile(0, [120, 0, 0, 0], 0.0, (planted, 4.0));
-        cells.extend((0..60).map(|_| Sample { tile: 1, p: planted + noise.vector(4.0), reference: true }));
+        cells.extend((0..60).map(|_| Sample {
+            tile: 1,
+            p: planted + noise.vector(4.0),
+            reference: true,
+            window: None,
+        }));
         let found = judged(2, &lattice(0.0), cells, &unbiased());
         assert_eq!(found[1].state, state, "{found:?}");
         assert!((offset(&found[1]) - planted).norm() < 2.0, "{found:?}");
@@ -217,7 +228,9 @@ fn tiles_that_lean_on_each_other_are_nearly_one_test() {
         let Observed { samples, bias_pm, independent } = cells;
         let mut measured = [Measurement { samples, clusters, bias_pm, independent, beyond_reference: true }];
         let centres: Vec<[f64; 2]> = (0..4).map(|t| [4.0 * f64::from(t), 0.0]).collect();
-        let posterior = field::fit(&centres, &lattice(0.0).variants(), &mut measured, &settings).unwrap();
+        let posterior =
+            field::fit(&centres, &lattice(0.0).variants(), (&Windows::default(), &mut measured), &settings)
+                .unwrap();
         posterior.tests(&[0, 1, 2, 3])
     };
     assert!(tests(1e4) < 2.5 && tests(0.1) > 3.5, "{} {}", tests(1e4), tests(0.1));
@@ -228,7 +241,12 @@ fn a_non_polar_lattice_that_looks_polar_is_suspect() {
     for (x, state) in [(0.0, TileState::Consistent), (8.0, TileState::Suspect)] {
         let mut noise = Noise::of(3);
         let cells = (0..100)
-            .map(|_| Sample { tile: 0, p: Vector2::new(x, 0.0) + noise.vector(4.0), reference: false })
+            .map(|_| Sample {
+                tile: 0,
+                p: Vector2::new(x, 0.0) + noise.vector(4.0),
+                reference: false,
+                window: None,
+            })
             .collect();
         assert_eq!(judged(1, &non_polar(), cells, &unbiased())[0].state, state);
     }
@@ -240,7 +258,7 @@ fn failed_fits_hardly_move_the_offset() {
     let mut cells = noise.tile(0, [50, 50, 50, 50], 0.0, (Vector2::zeros(), 4.0));
     cells.extend((0..20).map(|k| {
         let stray = Vector2::new(120.0, 40.0 + f64::from(k));
-        Sample { tile: 0, p: stray, reference: false }
+        Sample { tile: 0, p: stray, reference: false, window: None }
     }));
     let found = judged(1, &lattice(0.0), cells, &unbiased())[0];
     assert!(offset(&found).norm() < 1.5 && found.state == TileState::Consistent, "{found:?}");
@@ -254,12 +272,76 @@ fn opposite_variants_share_an_axis() {
     let cells = skewed
         .iter()
         .flat_map(|v| (0..80).map(|_| *v * P_PM).collect::<Vec<_>>())
-        .map(|p| Sample { tile: 0, p: p + noise.vector(3.0), reference: false })
+        .map(|p| Sample { tile: 0, p: p + noise.vector(3.0), reference: false, window: None })
         .collect();
     let axes = vec![Vector2::new(1.0, 0.0), Vector2::new(-1.0, 0.0)];
     let lattice = Lattice { polar: Some(axes), hidden: false, usual_pm: P_PM };
     let found = judged(1, &lattice, cells, &unbiased())[0];
     assert!(offset(&found).norm() < 1.0 && found.state == TileState::Consistent, "{found:?}");
+}
+
+#[test]
+fn domains_that_may_be_others_with_another_offset_are_suspect_but_not_measured() {
+    // P along (1, 1) and (1, -1) with an offset of -20 pm in x looks like (-1, 1) and (-1, -1) with one of 22.4 pm.
+    let (shares, nearly) = ([60, 60, 0, 0], Vector2::new(-20.0, 0.0));
+    let found = judged(1, &lattice(0.0), Noise::of(51).tile(0, shares, 0.0, (nearly, 4.0)), &unbiased())[0];
+    assert_eq!(found.state, TileState::Suspect, "{found:?}");
+    assert!((offset(&found) - nearly).norm() < 2.0, "{found:?}");
+    // The likelihoods of the two offsets stand as exp(-20² / 200) to exp(-22.4² / 200): 62 % to 38 %, and they are 42.4 pm apart.
+    assert!(
+        (found.offset_xx.sqrt() - 42.4 * 0.38f64.sqrt()).abs() < 3.0 && found.offset_yy < 9.0,
+        "{found:?}"
+    );
+    // One of 42.4 pm is no rival of none, nor is there one where three variants are seen.
+    let cells = Noise::of(52).tile(0, shares, 0.0, (Vector2::zeros(), 4.0));
+    let found = judged(1, &lattice(0.0), cells, &unbiased())[0];
+    assert!(found.state == TileState::Consistent && found.offset_xx < 9.0, "{found:?}");
+    let cells = Noise::of(53).tile(0, [60, 60, 60, 0], 0.0, (nearly, 4.0));
+    let found = judged(1, &lattice(0.0), cells, &unbiased())[0];
+    assert!(found.state == TileState::Suspect && found.offset_xx < 9.0, "{found:?}");
+}
+
+#[test]
+fn an_offset_longer_than_p_is_found() {
+    let short = Lattice { usual_pm: 12.0, ..lattice(0.2) };
+    for turn in 0..8 {
+        let (sin, cos) = (f64::from(turn) * std::f64::consts::FRAC_PI_4).sin_cos();
+        let planted = Vector2::new(cos, sin) * 15.0;
+        let mut noise = Noise::of(60 + turn as u64);
+        let cells = DIAGONALS
+            .iter()
+            .flat_map(|&v| (0..60).map(move |_| turned(v, 0.2) * 12.0 + planted))
+            .map(|p| Sample { tile: 0, p: p + noise.vector(3.0), reference: false, window: None })
+            .collect();
+        let found = judged(1, &short, cells, &unbiased())[0];
+        assert!((offset(&found) - planted).norm() < 2.0, "{turn}: {found:?}");
+    }
+}
+
+#[test]
+fn walls_of_small_domains_are_no_offset() {
+    // Stripes of 1.5 nm, each beside one and the same variant: (1, 1), (1, -1), (-1, -1), (1, -1) and again.
+    let stripes = [0usize, 1, 3, 1].map(|k| DIAGONALS[k].map(|c| c * P_PM));
+    let p = |s: f64| {
+        let mut p = Vector2::from(stripes[0]);
+        for k in 1..8 {
+            let step = Vector2::from(stripes[k % 4]) - Vector2::from(stripes[(k - 1) % 4]);
+            p += step * 0.5 * (1.0 + ((s - 1500.0 * k as f64) / 400.0).tanh());
+        }
+        p
+    };
+    let samples = Array2::from_shape_fn((20, 100), |(i, j)| {
+        Some(Sample { tile: 0, p: p(120.0 * j as f64), reference: false, window: Some([i, j]) })
+    });
+    let windows = Windows { samples: samples.clone(), step_pm: [120.0; 2] };
+    let found = |windows: &Windows| {
+        let samples = samples.iter().flatten().copied().collect();
+        let observed = Observed { samples, bias_pm: 0.5, independent: 0.03 };
+        let none = Observed { samples: Vec::new(), bias_pm: 0.5, independent: 1.0 };
+        judge(&[[0.0, 0.0]], &lattice(0.0), (windows, [observed, none]), &unbiased())[0]
+    };
+    let (seen, unseen) = (found(&windows), found(&Windows::default()));
+    assert!(offset(&seen).norm() < 0.7 && offset(&unseen).norm() > 1.5, "{seen:?} {unseen:?}");
 }
 
 #[test]
