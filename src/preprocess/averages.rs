@@ -2,6 +2,9 @@
 
 use std::cmp::Ordering;
 
+/// Standard deviation of a normal variable over the median of its distance from its mean.
+pub(crate) const NORMAL_OVER_MEDIAN: f64 = 1.4826;
+
 /// The middle of `values` in the order of `compare`, the upper one of two; `None` of nothing.
 pub(crate) fn median<T: Copy>(
     values: impl IntoIterator<Item = T>,

@@ -3,6 +3,7 @@
 //!
 //! [`prepare`] does it all, for any number of networks at once, and does what they share only once.
 
+mod area_sums;
 mod averages;
 mod calibrate;
 mod mask;
@@ -10,7 +11,8 @@ mod normalise;
 mod resample;
 mod windows;
 
-pub(crate) use averages::{mean, median, rms};
+pub(crate) use area_sums::AreaSums;
+pub(crate) use averages::{NORMAL_OVER_MEDIAN, mean, median, rms};
 pub use calibrate::{CalibrationError, CalibrationHints, LatticeEstimate, calibrate, estimate_lattice};
 pub(crate) use calibrate::{fourier_transform, power_spectrum};
 pub use mask::measured_pixels;

@@ -9,6 +9,7 @@ use crate::flags::Evidence;
 use crate::flags::geometry::grid_index;
 use crate::frame::PolarizationMaps;
 use crate::material::Material;
+use crate::preprocess::AreaSums;
 use ferrostem_proto::PixelPosition;
 use nalgebra::Vector2;
 use ndarray::Array2;
@@ -86,20 +87,14 @@ fn shown(
     let pixel = evidence.calibration.pixel_size_pm;
     let (height, width) = (side(grid.step_row, pixel[0]), side(grid.step_col, pixel[1]));
     let (last_i, last_j) = (rows.checked_sub(height)?, cols.checked_sub(width)?);
-    // Of all windows above and left of a place.
-    let mut sums = Array2::from_elem((rows + 1, cols + 1), 0u32);
-    for ((i, j), none) in none.indexed_iter() {
-        sums[[i + 1, j + 1]] = none + sums[[i, j + 1]] + sums[[i + 1, j]] - sums[[i, j]];
-    }
+    let sums = AreaSums::new(none.view(), |none: u32| none);
     let enough = SHARE * (height * width) as f64;
     let rim = |side: usize| (RIM * side as f64).round() as usize;
     let mut shown = Array2::from_elem((rows, cols), false);
     let mut any = false;
     for i in 0..=last_i {
         for j in 0..=last_j {
-            let inside =
-                sums[[i + height, j + width]] + sums[[i, j]] - sums[[i, j + width]] - sums[[i + height, j]];
-            if f64::from(inside) < enough {
+            if f64::from(sums.of(i..i + height, j..j + width)) < enough {
                 continue;
             }
             any = true;

@@ -2,7 +2,7 @@
 
 use super::Score;
 use crate::frame::PolarizationMaps;
-use crate::preprocess::median;
+use crate::preprocess::{AreaSums, NORMAL_OVER_MEDIAN, median};
 use ferrostem_proto::GridSpec;
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
 use std::ops::Range;
@@ -17,8 +17,6 @@ pub(super) const WHOLE_PM: f64 = 1560.0;
 const LEFT_IN_MEANS: f32 = 0.07;
 /// Added to the variance within frames, as a part of the whole variance.
 const LEAST_WITHIN: f32 = 1e-3;
-/// Standard deviation of normally distributed values over their median deviation.
-const SIGMA_OF_MEDIAN: f32 = 1.4826;
 
 /// How a frame was sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,7 +96,8 @@ impl WindowScores {
         let cell = [&maps.cell_a, &maps.cell_b, &maps.cell_angle, &maps.cell_area].map(|map| {
             let values = finite(map);
             let usual = central(&mut values.iter().copied());
-            let deviation = SIGMA_OF_MEDIAN * central(&mut values.iter().map(|value| (value - usual).abs()));
+            let deviation =
+                NORMAL_OVER_MEDIAN as f32 * central(&mut values.iter().map(|value| (value - usual).abs()));
             // Values that are all alike differ by rounding alone.
             (map, usual, deviation.max(f32::EPSILON * usual.abs()).max(f32::MIN_POSITIVE))
         });
@@ -137,27 +136,15 @@ fn is_measured(window: &ArrayView1<'_, f32>) -> bool {
 pub(super) fn mean_around(map: &ArrayView2<'_, f32>, side_pm: f64, step_pm: [f64; 2]) -> Array2<f32> {
     let half = step_pm.map(|step| (0.5 * (side_pm / step - 1.0)).round().max(0.0) as usize);
     let (rows, cols) = map.dim();
-    // Sums and counts of all values above and to the left.
-    let mut sums = Array2::<(f64, u32)>::default((rows + 1, cols + 1));
-    for (row, line) in map.outer_iter().enumerate() {
-        let mut along = (0.0, 0);
-        for (col, &value) in line.iter().enumerate() {
-            if value.is_finite() {
-                along = (along.0 + f64::from(value), along.1 + 1);
-            }
-            let above = sums[[row, col + 1]];
-            sums[[row + 1, col + 1]] = (above.0 + along.0, above.1 + along.1);
-        }
-    }
+    let sums = AreaSums::new(map.view(), |value| if value.is_finite() { f64::from(value) } else { 0.0 });
+    let counts = AreaSums::new(map.view(), |value: f32| u32::from(value.is_finite()));
+    let around = |at: usize, half: usize, size: usize| at.saturating_sub(half)..(at + half + 1).min(size);
     Array2::from_shape_fn((rows, cols), |(row, col)| {
         if map[[row, col]].is_nan() {
             return f32::NAN;
         }
-        let [top, left] = [row.saturating_sub(half[0]), col.saturating_sub(half[1])];
-        let [bottom, right] = [(row + half[0] + 1).min(rows), (col + half[1] + 1).min(cols)];
-        let [a, b, c, d] =
-            [sums[[bottom, right]], sums[[top, right]], sums[[bottom, left]], sums[[top, left]]];
-        ((a.0 - b.0 - c.0 + d.0) / f64::from(a.1 + d.1 - b.1 - c.1)) as f32
+        let [down, across] = [around(row, half[0], rows), around(col, half[1], cols)];
+        (sums.of(down.clone(), across.clone()) / f64::from(counts.of(down, across))) as f32
     })
 }
 
@@ -212,7 +199,7 @@ mod tests {
         maps.p_sigma.fill(2.0);
         maps.p_sigma[[1, 3]] = 7.0;
         maps.cell_b = Array2::from_shape_fn((6, 6), |(i, j)| 400.0 + ((i * 6 + j) % 3) as f32);
-        maps.cell_b[[3, 3]] = 401.0 + 2.0 * 2.0 * SIGMA_OF_MEDIAN;
+        maps.cell_b[[3, 3]] = 401.0 + 2.0 * 2.0 * NORMAL_OVER_MEDIAN as f32;
         let scores = WindowScores::of(&maps, &[1.0, 0.0], SAMPLING);
         let [training, surroundings, own, around, cell, area] = &scores.parts;
         // The median window is (0, 5); distances are 0 or 1 / 1.001, and two thirds are not 0.

@@ -1,14 +1,12 @@
 //! Noise and jitter, from what a smooth image would not have.
 
-use crate::preprocess::median;
+use crate::preprocess::{NORMAL_OVER_MEDIAN, median};
 use crate::simulate::detector::smooth;
 use ndarray::{Array2, Axis};
 use serde::Serialize;
 
 /// Number of brightness levels: each has as many pixels.
 const LEVELS: usize = 8;
-/// Of a normal variable, the standard deviation over the median of its magnitude.
-const NORMAL_OVER_MEDIAN: f64 = 1.4826;
 
 /// The noise of the pixels of one brightness.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -2,6 +2,7 @@
 
 use super::Anomaly;
 use crate::frame::Frame;
+use crate::preprocess::AreaSums;
 use crate::simulate::{DefectKind, Truth};
 use ndarray::Array2;
 use std::ops::Range;
@@ -23,8 +24,8 @@ pub struct MarkedFrame {
     /// `[row, col]`: a window whose centre is here sees the anomaly. Point defects are half a cell edge in radius, boundaries
     /// a cell edge wide, damaged rows have [`BESIDE_PM`] on either side.
     pub(super) strange: Array2<bool>,
-    /// For each pixel, the number of those above and left of it that show anything but the undisturbed host.
-    pub(super) disturbed_before: Array2<u32>,
+    /// Pixels that show anything but the undisturbed host.
+    pub(super) disturbed: AreaSums<u32>,
 }
 
 /// What a window of a marked frame is good for.
@@ -47,9 +48,7 @@ impl MarkedFrame {
         let [down, across] = self.pixel_sizes_pm.map(|pm| WELL_AWAY_PM / pm);
         let [top, bottom] = [pixel(row - down, rows), pixel(row + down, rows) + 1];
         let [left, right] = [pixel(col - across, cols), pixel(col + across, cols) + 1];
-        let before = |row: usize, col: usize| self.disturbed_before[[row, col]];
-        let disturbed = before(bottom, right) + before(top, left) - before(top, right) - before(bottom, left);
-        if disturbed == 0 { Mark::Usual } else { Mark::Neither }
+        if self.disturbed.of(top..bottom, left..right) == 0 { Mark::Usual } else { Mark::Neither }
     }
 }
 
@@ -80,18 +79,4 @@ pub(super) fn marks(
     let mut disturbed = mask.mapv(|code| !known.contains(&code));
     disturbed.zip_mut_with(&strange, |disturbed, &strange| *disturbed |= strange);
     (strange, disturbed)
-}
-
-/// `[row, col]` → the number of set pixels above and to the left, one row and column more.
-pub(super) fn summed(set: &Array2<bool>) -> Array2<u32> {
-    let (rows, cols) = set.dim();
-    let mut before = Array2::zeros((rows + 1, cols + 1));
-    for row in 0..rows {
-        let mut in_row = 0;
-        for col in 0..cols {
-            in_row += u32::from(set[[row, col]]);
-            before[[row + 1, col + 1]] = before[[row, col + 1]] + in_row;
-        }
-    }
-    before
 }

@@ -9,8 +9,9 @@ pub use marks::{Mark, MarkedFrame};
 
 use super::super::EvaluateError;
 use super::super::windows::{as_frame, random};
+use crate::preprocess::AreaSums;
 use crate::simulate::{DefectKind, TrainingRanges, random_scene, render};
-use marks::{marks, summed};
+use marks::marks;
 use rand::{Rng, RngExt as _};
 
 /// What is wrong with a frame.
@@ -153,7 +154,7 @@ pub fn marked_frame(
         truth: simulated.truth,
         pixel_sizes_pm,
         strange,
-        disturbed_before: summed(&disturbed),
+        disturbed: AreaSums::new(disturbed.view(), u32::from),
     })
 }
 
