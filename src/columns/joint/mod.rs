@@ -8,7 +8,8 @@
 //!
 //! The columns of one sublattice take a Gauss–Newton step each against the frame less all others, then those of the other, then
 //! profile, background and noise; and so on until nothing moves. Where it stands still, every column has least squares with all
-//! others where they belong: the same as one fit of all parameters, without its matrix.
+//! others where they belong: the same as one fit of all parameters, without its matrix. Live frames have time for a few rounds
+//! ([`refine_columns`]).
 
 mod live;
 mod oxygen;
