@@ -21,7 +21,6 @@ const ATOMAI_COLUMNS: ColumnSettings = ColumnSettings {
     edge_px: 5.0,
     weighted_centre: false,
     refine: false,
-    elliptical: false,
     max_shift_px: 3.0,
 };
 

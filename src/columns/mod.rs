@@ -1,21 +1,22 @@
 //! Atomic columns from the FCNN's class probabilities, as AtomAI finds them, or from the lattice alone; and their refinement on the
-//! frame itself, column by column (`refine`, fast) or all together (`joint`, exact).
+//! frame itself: a fit of all columns together (`joint`), in a few rounds for live frames or until nothing moves for labels.
 //!
-//! Features: threshold, connected components, centre of mass; Gaussian refinement, because centres of mass of
-//! thresholded masks bias the polarization by 5–15 pm.
+//! Features: threshold, connected components, centre of mass; refinement, because centres of mass of thresholded masks bias the
+//! polarization by 5–15 pm.
 //! Assumptions: class 0 is the dim B sublattice, class 1 the bright A sublattice, class 2 the background.
 
 mod joint;
+mod lattice;
 mod neighbours;
 mod peaks;
 mod refine;
 
 pub(crate) use joint::blurred;
-pub use joint::{JointFit, fit_jointly};
+pub use joint::{JointFit, fit_jointly, refine_columns};
 pub(crate) use neighbours::Neighbours;
 pub(crate) use peaks::steps;
 pub use peaks::{BeyondColumn, FoundColumns, find_columns_by_lattice};
-pub use refine::{GaussianFit, fit_gaussian, refine_columns};
+pub use refine::{GaussianFit, fit_gaussian};
 
 use crate::config::InvalidSetting;
 use crate::frame::{Column, Sublattice};
@@ -37,10 +38,8 @@ pub struct ColumnSettings {
     pub edge_px: f64,
     /// Weight the centre of mass by the probability instead of taking the binary mask's.
     pub weighted_centre: bool,
-    /// Fit a Gaussian to the frame around each column.
+    /// Fit all columns to the frame.
     pub refine: bool,
-    /// Let the Gaussian's two widths and its direction differ.
-    pub elliptical: bool,
     /// Fits that move further than this are discarded, frame pixels.
     pub max_shift_px: f64,
 }
@@ -53,7 +52,6 @@ impl Default for ColumnSettings {
             edge_px: 5.0,
             weighted_centre: false,
             refine: true,
-            elliptical: false,
             max_shift_px: 3.0,
         }
     }

@@ -25,6 +25,9 @@ const VOTES: usize = 2;
 /// Vote of a column without a neighbour of the other sublattice: where one sublattice has no peaks, because it is faint between broad
 /// columns, those that are seen are A.
 const ALONE: f64 = 0.2;
+/// How far inside the frame, px, columns may be missing that have their flank in it: the flank of what has its peak at the edge is no
+/// peak of the frame, and the FCNN's are dropped there.
+const WITHIN_PX: f64 = 6.0;
 /// How far outside the frame columns still matter, in cell edges.
 const BEYOND_CELLS: f64 = 1.6;
 /// Neighbours of a place without a peak that make it worth a try: noise may hide a column.
@@ -103,8 +106,15 @@ pub fn find_columns_by_lattice(pixels: &Array2<f32>, lattice: &LatticeEstimate) 
         })
         .collect();
     columns.extend(hidden(&columns, pixels, lattice));
-    let beyond = beyond(&columns, pixels.dim(), lattice);
-    FoundColumns { columns, beyond }
+    FoundColumns::around(columns, pixels.dim(), lattice)
+}
+
+impl FoundColumns {
+    /// These columns of a frame of `shape`, and its surroundings as the lattice continues there.
+    pub(super) fn around(columns: Vec<Column>, shape: (usize, usize), lattice: &LatticeEstimate) -> Self {
+        let beyond = beyond(&columns, shape, lattice);
+        Self { columns, beyond }
+    }
 }
 
 /// Steps to the four nearest columns of the same and of the other sublattice, `[row, col]`.
@@ -270,8 +280,8 @@ fn hidden(columns: &[Column], pixels: &Array2<f32>, lattice: &LatticeEstimate) -
 fn beyond(columns: &[Column], shape: (usize, usize), lattice: &LatticeEstimate) -> Vec<BeyondColumn> {
     let margin = BEYOND_CELLS * lattice.cell_px();
     let near_px = NEIGHBOUR_CELLS * lattice.cell_px();
-    // A little inside too: the flank of what has its peak there is no peak of the frame.
-    let wanted = |at: [f64; 2]| (-2.0..=margin).contains(&outside(at, shape));
+    // A little inside too.
+    let wanted = |at: [f64; 2]| (-WITHIN_PX..=margin).contains(&outside(at, shape));
     let mut taken = Buckets::new(1.5 * near_px);
     columns.iter().for_each(|column| taken.put([column.row, column.col]));
     let mut known: Vec<Column> = columns

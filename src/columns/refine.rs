@@ -1,17 +1,10 @@
-//! Column positions from Gaussian fits to the frame's own pixels.
+//! One column: a Gaussian fitted to the pixels around it.
 
-use super::{ColumnSettings, Neighbours};
-use crate::frame::Column;
 use levenberg_marquardt::{LeastSquaresProblem, LevenbergMarquardt, TerminationReason};
 use nalgebra::{ArrayStorage, VecStorage};
 use nalgebra::{Const, Dyn, OMatrix, OVector, SVector, U1};
 use ndarray::Array2;
-use rayon::prelude::*;
-use std::num::NonZeroUsize;
 
-/// Half the side of the fitted box over the mean distance between neighbouring columns (AtomAI's choice).
-const BOX_PER_DISTANCE: f64 = 0.25;
-const MIN_HALF_SIDE_PX: f64 = 2.0;
 /// Relative change of parameters and residuals at which a fit has converged: hundredths of the statistical error.
 const TOLERANCE: f64 = 1e-6;
 /// Function evaluations a parameter before a fit is given up.
@@ -45,50 +38,6 @@ pub struct GaussianFit {
     pub background: f64,
     /// Standard deviation of the Gaussian, frame pixels; the geometric mean of an ellipse's two.
     pub sigma_px: f64,
-}
-
-/// Replaces column positions by the centres of Gaussians fitted to `pixels`, in parallel.
-///
-/// The box has half a side of a quarter of the mean distance between neighbouring columns (of either sublattice). A column keeps
-/// its position where the fit fails or moves by `max_shift_px` or more, and everywhere when there are fewer than two columns
-/// or `settings.refine` is off.
-///
-/// # Shapes
-/// `pixels` `[row, col]` of the frame; non-finite pixels are left out. The result has one entry a column, `None` where it kept its
-/// position.
-pub fn refine_columns(
-    pixels: &Array2<f32>,
-    columns: &mut [Column],
-    settings: &ColumnSettings,
-) -> Vec<Option<GaussianFit>> {
-    let Some(distance_px) = settings.refine.then(|| mean_neighbour_distance(columns)).flatten() else {
-        return vec![None; columns.len()];
-    };
-    let half_side_px = (distance_px * BOX_PER_DISTANCE).max(MIN_HALF_SIDE_PX);
-    columns
-        .par_iter_mut()
-        .map(|column| {
-            let fit = fit_gaussian(pixels, [column.row, column.col], half_side_px, settings.elliptical)
-                .filter(|fit| (fit.row - column.row).hypot(fit.col - column.col) < settings.max_shift_px)?;
-            column.row = fit.row;
-            column.col = fit.col;
-            Some(fit)
-        })
-        .collect()
-}
-
-/// Mean distance from a column to its nearest neighbour, frame pixels.
-fn mean_neighbour_distance(columns: &[Column]) -> Option<f64> {
-    let points: Vec<[f64; 2]> = columns.iter().map(|column| [column.row, column.col]).collect();
-    let tree = Neighbours::new(&points);
-    let two = NonZeroUsize::MIN.saturating_add(1);
-    let distances: Vec<f64> = points
-        .iter()
-        .filter_map(|&point| {
-            tree.nearest_n(point, two, f64::MAX.sqrt()).get(1).map(|&(_, distance)| distance)
-        })
-        .collect();
-    (!distances.is_empty()).then(|| distances.iter().sum::<f64>() / distances.len() as f64)
 }
 
 /// Fits a Gaussian and a constant background to the pixels within `half_side_px` of `at` = `[row, col]`, by rows and columns.
@@ -279,8 +228,7 @@ fn describe<const N: usize>(parameters: &SVector<f64, N>, errors: [f64; 3]) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::Sublattice;
-    use rand::{RngExt, SeedableRng};
+    use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
     use rand_distr::{Distribution, Poisson};
 
@@ -299,10 +247,6 @@ mod tests {
             }
         }
         image
-    }
-
-    fn column(row: f64, col: f64) -> Column {
-        Column { row, col, sublattice: Sublattice::A, confidence: 1.0 }
     }
 
     #[test]
@@ -374,47 +318,5 @@ mod tests {
         assert_eq!(fit_gaussian(&pixels, [f64::NAN, 15.0], 4.0, false), None);
         pixels.fill(f32::NAN);
         assert_eq!(fit_gaussian(&pixels, [15.0, 15.0], 4.0, false), None);
-    }
-
-    #[test]
-    fn fits_that_run_away_keep_the_centre_of_mass() {
-        // The marker sits on the flank, 5 px from the peak, farther than a fit may move.
-        let pixels = image(60, &[[30.0, 30.0, 200.0]], 4.0);
-        let mut columns = [column(30.0, 35.0), column(30.0, 3.0)];
-        let fits = refine_columns(&pixels, &mut columns, &ColumnSettings::default());
-        assert_eq!(fits, vec![None, None]);
-        assert_eq!((columns[0].col, columns[1].col), (35.0, 3.0));
-        let mut one = [column(30.2, 30.3)];
-        assert_eq!(refine_columns(&pixels, &mut one, &ColumnSettings::default()), vec![None]);
-    }
-
-    #[test]
-    fn a_thousand_columns() {
-        // A lattice of 26 px, columns as narrow as in a sharp image, each off its site; markers 0.7 px off.
-        let mut rng = ChaCha8Rng::seed_from_u64(7);
-        let peaks: Vec<[f64; 3]> = (0..32 * 32)
-            .map(|i| {
-                let (row, col) = (f64::from(i / 32), f64::from(i % 32));
-                [
-                    20.0 + 26.0 * row + rng.random::<f64>(),
-                    20.0 + 26.0 * col + rng.random::<f64>(),
-                    100.0 + f64::from(i % 50),
-                ]
-            })
-            .collect();
-        let pixels = image(850, &peaks, 3.5);
-        for elliptical in [false, true] {
-            let mut columns: Vec<Column> =
-                peaks.iter().map(|peak| column(peak[0] + 0.5, peak[1] - 0.5)).collect();
-            let settings = ColumnSettings { elliptical, ..ColumnSettings::default() };
-            let start = std::time::Instant::now();
-            let fits = refine_columns(&pixels, &mut columns, &settings);
-            eprintln!("{} fits, elliptical {elliptical}: {:?}", fits.len(), start.elapsed());
-            assert!(fits.iter().all(Option::is_some));
-            for (column, peak) in columns.iter().zip(&peaks) {
-                let miss = (column.row - peak[0]).hypot(column.col - peak[1]);
-                assert!(miss < 0.02, "{column:?} {peak:?}");
-            }
-        }
     }
 }

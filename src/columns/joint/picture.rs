@@ -1,11 +1,15 @@
 //! The model as a picture: the sum of all columns, the smooth rest, and the noise.
 
-use super::profile::Profile;
-use super::{Spot, profile_of};
+use super::Spot;
+use super::profile::{Part, Profile};
 use ndarray::Array2;
 use rayon::prelude::*;
 
 const BAND_ROWS: usize = 16;
+/// Pixels between which tails are drawn as straight lines, in a standard deviation.
+const NODES_IN_SIGMA: f64 = 2.5;
+/// Squares in a standard deviation of what smooths them.
+const SQUARES_IN_SIGMA: f64 = 5.0;
 /// Classes of brightness by which the noise is estimated.
 const NOISE_BINS: usize = 12;
 /// Variances are not believed to fall below this fraction of that at a bright column.
@@ -23,36 +27,119 @@ pub(super) fn around(centre: f64, radius: f64, length: usize) -> std::ops::Range
 /// # Shapes
 /// `[row, col]` of `shape`.
 pub(super) fn columns(shape: (usize, usize), spots: &[Spot], profiles: &[Profile; 2]) -> Array2<f32> {
+    let parts = profiles.map(|profile| profile.parts().collect::<Vec<_>>());
+    let mut picture = Array2::zeros(shape);
+    for number in 0..parts.iter().map(Vec::len).max().unwrap_or(0) {
+        let parts = [0, 1].map(|kind: usize| parts[kind].get(number).copied());
+        let narrowest = parts.iter().flatten().map(|part| part.narrowest_px()).fold(f64::INFINITY, f64::min);
+        // Tails are so wide that straight lines between some pixels do.
+        let every = if number == 0 { 1 } else { (narrowest / NODES_IN_SIGMA).max(1.0) as usize };
+        let nodes = (
+            shape.0.div_ceil(every) + usize::from(every > 1),
+            shape.1.div_ceil(every) + usize::from(every > 1),
+        );
+        let drawn = draw(nodes, every, spots, parts);
+        picture += &if every > 1 { between(&drawn, every, 0.0, shape) } else { drawn };
+    }
+    picture
+}
+
+/// One part of each kind of profile of all columns, at one in `every` rows and columns.
+fn draw(shape: (usize, usize), every: usize, spots: &[Spot], parts: [Option<Part>; 2]) -> Array2<f32> {
     let mut picture = Array2::<f32>::zeros(shape);
-    let reach = profiles.map(|profile| profile.reach_px());
     let cols = shape.1;
     let Some(pixels) = picture.as_slice_mut() else { return picture };
+    let parts = parts.map(|part| part.map(|part| (part, part.reach_px())));
+    let scale = every as f64;
     pixels.par_chunks_mut((BAND_ROWS * cols).max(1)).enumerate().for_each(|(band, lines)| {
+        let first_row = (band * BAND_ROWS) as f64;
         let height = lines.len() / cols;
-        let (from, to) = ((band * BAND_ROWS) as f64, (band * BAND_ROWS + height) as f64);
+        let mut values = vec![0.0; cols];
         for spot in spots.iter().filter(|spot| spot.amplitude > 0.0) {
-            let reach = reach[spot.sublattice as usize];
-            if spot.row + reach < from || spot.row - reach > to {
-                continue;
-            }
-            let profile = profile_of(profiles, spot.sublattice);
-            for row in around(spot.row - from, reach, height) {
-                let dr = row as f64 + from - spot.row;
+            let Some((part, reach)) = parts[spot.kind.profile()] else { continue };
+            let amplitude = (spot.amplitude * part.weight) as f32;
+            for row in around(spot.row / scale - first_row, reach / scale, height) {
+                let dr = (row as f64 + first_row) * scale - spot.row;
                 let half = (reach * reach - dr * dr).max(0.0).sqrt();
-                let line = &mut lines[row * cols..(row + 1) * cols];
-                let cols = around(spot.col, half, cols);
-                let Some(line) = line.get_mut(cols.clone()) else { continue };
-                let first = [dr, cols.start as f64 - spot.col];
-                for (weight, _, gaussian) in profile.along_row(first) {
-                    let height = spot.amplitude * weight;
-                    line.iter_mut()
-                        .zip(gaussian)
-                        .for_each(|(pixel, value)| *pixel += (height * value) as f32);
-                }
+                let reached = around(spot.col / scale, half / scale, cols);
+                let values = &mut values[..reached.len()];
+                part.along_row([dr, (every * reached.start) as f64 - spot.col], every, values);
+                let line = lines[row * cols..(row + 1) * cols].iter_mut().skip(reached.start);
+                line.zip(values).for_each(|(pixel, value)| *pixel += amplitude * *value);
             }
         }
     });
     picture
+}
+
+/// Straight lines between `nodes`, of which the first lies at `offset` in rows and columns and the others `every` pixels on.
+fn between(nodes: &Array2<f32>, every: usize, offset: f32, shape: (usize, usize)) -> Array2<f32> {
+    // Where a pixel lies among the nodes: the one before it, and how far beyond that.
+    let place = |pixel: usize, length: usize| {
+        let at = ((pixel as f32 - offset) / every as f32).clamp(0.0, (length - 1) as f32);
+        let before = (at as usize).min(length.saturating_sub(2));
+        (before, at - before as f32)
+    };
+    let (rows, cols) = nodes.dim();
+    let mut image = Array2::zeros(shape);
+    if rows == 0 || cols == 0 {
+        return image;
+    }
+    let across: Vec<(usize, f32)> = (0..shape.1).map(|col| place(col, cols)).collect();
+    let mut line = vec![0.0; cols + 1];
+    for (row, mut pixels) in image.rows_mut().into_iter().enumerate() {
+        let (above, part) = place(row, rows);
+        let pair = nodes.row(above).into_iter().zip(nodes.row((above + 1).min(rows - 1)));
+        line.iter_mut().zip(pair).for_each(|(value, (a, b))| *value = a + part * (b - a));
+        for (pixel, &(before, part)) in pixels.iter_mut().zip(&across) {
+            *pixel = line[before] + part * (line[before + 1] - line[before]);
+        }
+    }
+    image
+}
+
+/// Smooths frames of one shape: sums over squares of pixels, a Gaussian over those, and straight lines between their centres.
+#[derive(Debug)]
+pub(super) struct Smoother {
+    /// Side of the squares, px.
+    side: usize,
+    /// Of the Gaussian, in sides.
+    sigma: f64,
+    /// Part of the weights around a square that is measured.
+    measured: Array2<f32>,
+}
+
+impl Smoother {
+    /// For `frame`, whose finite pixels are those that are measured.
+    pub(super) fn new(frame: &Array2<f32>, sigma_px: f64) -> Self {
+        let side = (sigma_px / SQUARES_IN_SIGMA).max(1.0) as usize;
+        let sigma = sigma_px / side as f64;
+        let mut measured = blur(squares(&frame.mapv(|value| f32::from(value.is_finite())), side), sigma);
+        measured.mapv_inplace(|weight| if weight > 1e-6 * (side * side) as f32 { weight } else { f32::NAN });
+        Self { side, sigma, measured }
+    }
+
+    /// Weighted means of what is left over of a frame; pixels that are not finite count nothing.
+    pub(super) fn smooth(&self, rest: &Array2<f32>) -> Array2<f32> {
+        let means = blur(squares(rest, self.side), self.sigma) / &self.measured;
+        if self.side == 1 {
+            return means;
+        }
+        between(&means, self.side, 0.5 * (self.side - 1) as f32, rest.dim())
+    }
+}
+
+/// Sums over squares of `side` pixels, smaller at the right and lower edges; pixels that are not finite count nothing.
+fn squares(image: &Array2<f32>, side: usize) -> Array2<f32> {
+    let (rows, cols) = image.dim();
+    let mut sums = Array2::zeros((rows.div_ceil(side), cols.div_ceil(side)));
+    for (row, line) in image.rows().into_iter().enumerate() {
+        let mut sums = sums.row_mut(row / side);
+        for (sum, pixels) in sums.iter_mut().zip(line.as_slice().unwrap_or_default().chunks(side)) {
+            *sum += pixels.iter().filter(|value| value.is_finite()).sum::<f32>();
+        }
+    }
+    sums
 }
 
 /// Means weighted by a Gaussian of `sigma_px`; non-finite values are left out, and are NaN where there is nothing else.
@@ -62,14 +149,14 @@ pub(crate) fn blurred(image: &Array2<f32>, sigma_px: f64) -> Array2<f32> {
 }
 
 /// The part of the weights around each pixel that is measured, NaN where that is nothing.
-pub(super) fn measured_weight(image: &Array2<f32>, sigma_px: f64) -> Array2<f32> {
+fn measured_weight(image: &Array2<f32>, sigma_px: f64) -> Array2<f32> {
     let mut weight = blur(image.mapv(|value| f32::from(value.is_finite())), sigma_px);
     weight.mapv_inplace(|weight| if weight > 1e-6 { weight } else { f32::NAN });
     weight
 }
 
 /// Weighted sums; what lies beyond the edge counts as 0.
-pub(super) fn blur(image: Array2<f32>, sigma_px: f64) -> Array2<f32> {
+fn blur(image: Array2<f32>, sigma_px: f64) -> Array2<f32> {
     let transposed = |image: &Array2<f32>| image.t().as_standard_layout().into_owned();
     let along = along_rows(&image, sigma_px);
     transposed(&along_rows(&transposed(&along), sigma_px))
@@ -110,6 +197,18 @@ impl Noise {
 
     pub(super) fn variance(&self, expectation: f64) -> f64 {
         (self.constant + self.per_unit * expectation).max(self.floor)
+    }
+
+    /// From the differences of neighbouring pixels, the same everywhere: what there is to go by before a frame is fitted.
+    pub(super) fn between_neighbours(frame: &Array2<f32>) -> Self {
+        let pairs = frame.rows().into_iter().step_by(4).flat_map(|row| {
+            row.into_iter().zip(row.into_iter().skip(1)).map(|(a, b)| f64::from(b - a)).collect::<Vec<_>>()
+        });
+        let (sum, count) = pairs
+            .filter(|difference| difference.is_finite())
+            .fold((0.0, 0_usize), |(sum, count), difference| (sum + difference * difference, count + 1));
+        let variance = (0.5 * sum / count.max(1) as f64).max(f64::MIN_POSITIVE);
+        Self { constant: variance, per_unit: 0.0, floor: variance }
     }
 
     /// From the residuals, as a line through their mean squares in classes of brightness.

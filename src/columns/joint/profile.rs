@@ -1,7 +1,9 @@
 //! The profile that all columns of a sublattice share.
 
 /// Heights below this fraction of the peak are left out.
-const NEGLIGIBLE: f64 = 1e-4;
+const NEGLIGIBLE: f64 = 3e-4;
+/// Pixels of a row that are computed side by side.
+const LANES: usize = 8;
 /// Width of a tail over that of the core. In a crystal the sum of wider tails is flat, so that a frame tells little of it.
 const TAIL_RATIO: f64 = 2.2;
 
@@ -27,69 +29,74 @@ impl Profile {
         (rr * cc - rc * rc).max(f64::MIN_POSITIVE).powf(-0.25)
     }
 
-    /// Distance beyond which the profile is negligible, px.
-    pub(super) fn reach_px(&self) -> f64 {
-        let core = -2.0 * NEGLIGIBLE.ln();
-        let tail = -2.0 * TAIL_RATIO.powi(2) * (NEGLIGIBLE / self.tail.max(NEGLIGIBLE)).ln();
-        let [rr, rc, cc] = self.precision;
-        // The smaller eigenvalue of the precision belongs to the longer axis.
-        let smaller = 0.5 * (rr + cc) - (0.25 * (rr - cc).powi(2) + rc * rc).sqrt();
-        (core.max(tail) / smaller.max(f64::MIN_POSITIVE)).sqrt()
-    }
-
-    /// Squared distance over the core's variance, at an offset `[row, col]` from the centre.
-    pub(super) fn u(&self, [dr, dc]: [f64; 2]) -> f64 {
-        let [rr, rc, cc] = self.precision;
-        rr * dr * dr + 2.0 * rc * dr * dc + cc * dc * dc
-    }
-
-    pub(super) fn height_and_per_u(&self, u: f64) -> (f64, f64) {
-        const SQUARE: f64 = TAIL_RATIO * TAIL_RATIO;
-        let core = (1.0 - self.tail) * (-0.5 * u).exp();
-        if self.tail < NEGLIGIBLE {
-            return (core, -0.5 * core);
-        }
-        let tail = self.tail * (-0.5 * u / SQUARE).exp();
-        (core + tail, -0.5 * (core + tail / SQUARE))
-    }
-
-    /// The Gaussians that it is made of, each with its part of the height, the core's variance over its own, and its values along a row from `first` on.
-    pub(super) fn along_row(&self, first: [f64; 2]) -> impl Iterator<Item = (f64, f64, Row)> + use<> {
-        let [_, rc, cc] = self.precision;
-        let u = self.u(first);
-        // u grows along the row by `step` and then by 2 cc more each time.
-        let step = 2.0 * rc * first[0] + cc * (2.0 * first[1] + 1.0);
-        let parts = [(1.0 - self.tail, 1.0), (self.tail, TAIL_RATIO.powi(-2))];
-        parts.into_iter().filter(|(part, _)| *part > NEGLIGIBLE).map(move |(part, narrow)| {
-            let of = |u: f64| (-0.5 * narrow * u).exp();
-            (part, narrow, Row { value: of(u), factor: of(step), curvature: of(2.0 * cc) })
-        })
-    }
-
-    /// Height, and its derivative with respect to the offset, 1/px.
-    pub(super) fn height_and_slope(&self, [dr, dc]: [f64; 2]) -> (f64, [f64; 2]) {
-        let [rr, rc, cc] = self.precision;
-        let (height, per_u) = self.height_and_per_u(self.u([dr, dc]));
-        (height, [2.0 * per_u * (rr * dr + rc * dc), 2.0 * per_u * (rc * dr + cc * dc)])
+    /// The Gaussians that it is made of.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part> + use<> {
+        let precision = self.precision;
+        [(1.0 - self.tail, 1.0), (self.tail, TAIL_RATIO.powi(-2))]
+            .into_iter()
+            .filter(|(weight, _)| *weight > NEGLIGIBLE)
+            .map(move |(weight, narrow)| Part { weight, narrow, precision: precision.map(|p| narrow * p) })
     }
 }
 
-/// A Gaussian along a row: two products a pixel in place of an exponential.
+/// One of the Gaussians of a profile.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
-    value: f64,
-    factor: f64,
-    curvature: f64,
+pub(super) struct Part {
+    /// Its part of the height.
+    pub(super) weight: f64,
+    /// The core's variance over its own.
+    pub(super) narrow: f64,
+    /// Inverse covariance, as the profile's.
+    precision: [f64; 3],
 }
 
-impl Iterator for Row {
-    type Item = f64;
+impl Part {
+    /// Inverse variances along its longer and its shorter axis.
+    fn axes(&self) -> [f64; 2] {
+        let [rr, rc, cc] = self.precision;
+        let apart = (0.25 * (rr - cc).powi(2) + rc * rc).sqrt();
+        [-1.0, 1.0].map(|sign| (0.5 * (rr + cc) + sign * apart).max(f64::MIN_POSITIVE))
+    }
 
-    fn next(&mut self) -> Option<f64> {
-        let value = self.value;
-        self.value *= self.factor;
-        self.factor *= self.curvature;
-        Some(value)
+    /// Distance beyond which it is negligible, px.
+    pub(super) fn reach_px(&self) -> f64 {
+        let [longer, _] = self.axes();
+        (-2.0 * (NEGLIGIBLE / self.weight).ln() / longer).max(0.0).sqrt()
+    }
+
+    /// Standard deviation along the shorter axis, px.
+    pub(super) fn narrowest_px(&self) -> f64 {
+        let [_, shorter] = self.axes();
+        shorter.powf(-0.5)
+    }
+
+    /// Its values, of height 1, along a row at an offset `[row, col]` of its first pixel from the centre, one pixel in `every`: eight
+    /// side by side, each from the one eight before it by two products in place of an exponential.
+    pub(super) fn along_row(&self, [dr, dc]: [f64; 2], every: usize, row: &mut [f32]) {
+        let [rr, rc, cc] = self.precision;
+        let every = every as f64;
+        let u = rr * dr * dr + 2.0 * rc * dr * dc + cc * dc * dc;
+        // u grows along the row by `step` and then by 2 cc every² more each time.
+        let step = every * (2.0 * rc * dr + cc * (2.0 * dc + every));
+        let (mut value, mut factor) = ((-0.5 * u).exp(), (-0.5 * step).exp());
+        let curvature = (-cc * every * every).exp();
+        let far = curvature.powi(LANES as i32);
+        let mut far_factor = factor.powi(LANES as i32) * curvature.powi((LANES * (LANES - 1) / 2) as i32);
+        let (mut values, mut factors) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        for (lane, lane_factor) in values.iter_mut().zip(&mut factors) {
+            (*lane, *lane_factor) = (value as f32, far_factor as f32);
+            (value, factor, far_factor) = (value * factor, factor * curvature, far_factor * far);
+        }
+        let far_curvature = curvature.powi((LANES * LANES) as i32) as f32;
+        let (blocks, rest) = row.as_chunks_mut::<LANES>();
+        for block in blocks {
+            *block = values;
+            for (value, factor) in values.iter_mut().zip(&mut factors) {
+                *value *= *factor;
+                *factor *= far_curvature;
+            }
+        }
+        rest.iter_mut().zip(values).for_each(|(pixel, value)| *pixel = value);
     }
 }
 
@@ -97,38 +104,42 @@ impl Iterator for Row {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_row_is_what_its_pixels_are() {
-        let profile = Profile { precision: [0.05, 0.01, 0.03], tail: 0.2 };
-        let rows: Vec<(f64, f64, Row)> = profile.along_row([2.3, -31.4]).collect();
-        assert_eq!(rows.len(), 2);
-        for k in 0..60 {
-            let sum: f64 = rows.iter().map(|&(part, _, mut row)| part * row.nth(k).unwrap()).sum();
-            let (height, _) = profile.height_and_slope([2.3, k as f64 - 31.4]);
-            assert!((sum - height).abs() < 1e-12, "{k}: {sum} {height}");
-        }
-        assert_eq!(Profile { tail: 0.0, ..profile }.along_row([0.0, 0.0]).count(), 1);
+    /// The profile as its definition has it.
+    fn height(Profile { precision: [rr, rc, cc], tail }: &Profile, [dr, dc]: [f64; 2]) -> f64 {
+        let u = rr * dr * dr + 2.0 * rc * dr * dc + cc * dc * dc;
+        (1.0 - tail) * (-0.5 * u).exp() + tail * (-0.5 * u / TAIL_RATIO.powi(2)).exp()
     }
 
     #[test]
-    fn derivatives_are_those_of_the_height() {
+    fn a_row_is_what_its_pixels_are() {
+        let profile = Profile { precision: [0.05, 0.01, 0.03], tail: 0.2 };
+        let mut sum = [0.0_f32; 61];
+        for part in profile.parts() {
+            let mut row = [0.0; 61];
+            part.along_row([2.3, -31.4], 1, &mut row);
+            sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += part.weight as f32 * value);
+        }
+        for (k, sum) in sum.into_iter().enumerate() {
+            let height = height(&profile, [2.3, k as f64 - 31.4]);
+            assert!((f64::from(sum) - height).abs() < 2e-6, "{k}: {sum} {height}");
+        }
+        let part = profile.parts().next().unwrap();
+        let (mut all, mut third) = ([0.0; 61], [0.0; 21]);
+        part.along_row([2.3, -31.4], 1, &mut all);
+        part.along_row([2.3, -31.4], 3, &mut third);
+        assert!(third.iter().zip(all.iter().step_by(3)).all(|(a, b)| (a - b).abs() < 2e-6));
+        assert_eq!(Profile { tail: 0.0, ..profile }.parts().count(), 1);
+    }
+
+    #[test]
+    fn beyond_its_reach_a_profile_is_negligible() {
         for tail in [0.0, 0.2] {
             let profile = Profile { precision: [0.05, 0.01, 0.03], tail };
-            let at = [2.3, -3.1];
-            let height = |profile: Profile, at| profile.height_and_slope(at).0;
-            let numeric = |step: &dyn Fn(f64) -> f64| (step(1e-6) - step(-1e-6)) / 2e-6;
-            let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-8, "{a} {b}");
-            let (_, slope) = profile.height_and_slope(at);
-            close(slope[0], numeric(&|h| height(profile, [at[0] + h, at[1]])));
-            close(slope[1], numeric(&|h| height(profile, [at[0], at[1] + h])));
-            let [rr, rc, cc] = profile.precision;
-            let by_row = numeric(&|h| height(Profile { precision: [rr + h, rc, cc], tail }, at));
-            close(profile.height_and_per_u(profile.u(at)).1 * at[0] * at[0], by_row);
-            assert!((height(profile, [0.0, 0.0]) - 1.0).abs() < 1e-15);
-            let reach = profile.reach_px();
+            assert!((height(&profile, [0.0, 0.0]) - 1.0).abs() < 1e-15);
+            let reach = profile.parts().map(|part| part.reach_px()).fold(0.0, f64::max);
             assert!((0..64).all(|k| {
                 let (sin, cos) = (f64::from(k) * 0.1).sin_cos();
-                height(profile, [1.001 * reach * cos, 1.001 * reach * sin]) < 2.0 * NEGLIGIBLE
+                height(&profile, [1.001 * reach * cos, 1.001 * reach * sin]) < 2.0 * NEGLIGIBLE
             }));
         }
     }
