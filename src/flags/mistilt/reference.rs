@@ -112,10 +112,12 @@ fn shown(
         let (p_x, p_y) = (maps.p_x.get(at).unwrap_or(&f32::NAN), maps.p_y.get(at).unwrap_or(&f32::NAN));
         f64::from(p_x.hypot(*p_y)) >= limit && passed_over.get(at) != Some(&true)
     });
-    let angle = evidence.lattice_angle_rad?;
-    let p_pm: Vec<_> =
-        material.variants.iter().map(|v| turned(*v, angle) * material.displacement_pm).collect();
-    (!shortened(maps, &shown, &beside, &p_pm)).then_some(shown)
+    // Without a lattice direction there is nothing to compare P with.
+    let is_domain = evidence.lattice_angle_rad.is_some_and(|angle| {
+        let full = material.variants.iter().map(|v| turned(*v, angle) * material.displacement_pm);
+        shortened(maps, &shown, &beside, &full.collect::<Vec<_>>())
+    });
+    (!is_domain).then_some(shown)
 }
 
 /// Whether P beside what looks like no P differs from it as that of another domain does, and not as P from none: then an offset

@@ -14,7 +14,8 @@ pub struct MistiltSettings {
     pub alpha: f64,
     /// … and its offset is longer than this, pm.
     pub min_offset_pm: f64,
-    /// A tile is judged when its offset is known to this standard deviation in every direction, pm.
+    /// A tile is judged when its offset is known to this standard deviation in every direction, pm; suspect is also one whose domains
+    /// can be read in two ways, if there is an offset in both.
     pub max_sigma_pm: f64,
     /// Standard deviation of the DCNN's own bias per component, pm: an offset within it proves nothing. Without, what the model's
     /// manifest says (`bias_p_component_pm` among its errors on held-out frames), or else 4.

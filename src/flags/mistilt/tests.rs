@@ -321,27 +321,27 @@ fn an_offset_longer_than_p_is_found() {
 #[test]
 fn walls_of_small_domains_are_no_offset() {
     // Stripes of 1.5 nm, each beside one and the same variant: (1, 1), (1, -1), (-1, -1), (1, -1) and again.
-    let stripes = [0usize, 1, 3, 1].map(|k| DIAGONALS[k].map(|c| c * P_PM));
-    let p = |s: f64| {
-        let mut p = Vector2::from(stripes[0]);
-        for k in 1..8 {
-            let step = Vector2::from(stripes[k % 4]) - Vector2::from(stripes[(k - 1) % 4]);
-            p += step * 0.5 * (1.0 + ((s - 1500.0 * k as f64) / 400.0).tanh());
-        }
-        p
-    };
-    let samples = Array2::from_shape_fn((20, 100), |(i, j)| {
-        Some(Sample { tile: 0, p: p(120.0 * j as f64), reference: false, window: Some([i, j]) })
-    });
-    let windows = Windows { samples: samples.clone(), step_pm: [120.0; 2] };
-    let found = |windows: &Windows| {
-        let samples = samples.iter().flatten().copied().collect();
-        let observed = Observed { samples, bias_pm: 0.5, independent: 0.03 };
-        let none = Observed { samples: Vec::new(), bias_pm: 0.5, independent: 1.0 };
-        judge(&[[0.0, 0.0]], &lattice(0.0), (windows, [observed, none]), &unbiased())[0]
-    };
-    let (seen, unseen) = (found(&windows), found(&Windows::default()));
-    assert!(offset(&seen).norm() < 0.7 && offset(&unseen).norm() > 1.5, "{seen:?} {unseen:?}");
+    let stripes = [0, 1, 3, 1].map(|k: usize| Vector2::from(DIAGONALS[k]) * P_PM);
+    for (xi_pm, most_pm) in [(330.0, 1.0), (400.0, 0.7), (500.0, 1.0)] {
+        let p = |s: f64| {
+            (1..8).fold(stripes[0], |p, k| {
+                let after = 0.5 * (1.0 + ((s - 1500.0 * k as f64) / xi_pm).tanh());
+                p + (stripes[k % 4] - stripes[(k - 1) % 4]) * after
+            })
+        };
+        let samples = Array2::from_shape_fn((20, 100), |(i, j)| {
+            Some(Sample { tile: 0, p: p(120.0 * j as f64), reference: false, window: Some([i, j]) })
+        });
+        let found = |windows: &Windows| {
+            let samples = samples.iter().flatten().copied().collect();
+            let observed = Observed { samples, bias_pm: 0.5, independent: 0.03 };
+            let nothing = Observed { samples: Vec::new(), bias_pm: 0.5, independent: 1.0 };
+            judge(&[[0.0, 0.0]], &lattice(0.0), (windows, [observed, nothing]), &unbiased())[0]
+        };
+        let seen = offset(&found(&Windows { samples: samples.clone(), step_pm: [120.0; 2] })).norm();
+        let unseen = offset(&found(&Windows::default())).norm();
+        assert!(seen < most_pm && seen < 0.5 * unseen, "{xi_pm}: {seen}, unseen {unseen}");
+    }
 }
 
 #[test]
