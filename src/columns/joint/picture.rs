@@ -9,7 +9,7 @@ const BAND_ROWS: usize = 16;
 /// Pixels between which tails are drawn as straight lines, in a standard deviation.
 const NODES_IN_SIGMA: f64 = 2.5;
 /// Squares in a standard deviation of what smooths them.
-const SQUARES_IN_SIGMA: f64 = 5.0;
+const SQUARES_IN_SIGMA: f64 = 3.0;
 /// Classes of brightness by which the noise is estimated.
 const NOISE_BINS: usize = 12;
 /// Variances are not believed to fall below this fraction of that at a bright column.
