@@ -10,15 +10,15 @@ const TOLERANCE: f64 = 1e-6;
 /// Function evaluations a parameter before a fit is given up.
 const PATIENCE: usize = 12;
 
-/// Parameters shared by both shapes come first: amplitude, row, column, background.
+/// Where each parameter stands.
 const AMPLITUDE: usize = 0;
 const ROW: usize = 1;
 const COL: usize = 2;
 const BACKGROUND: usize = 3;
-/// From here on: the inverse variance(s), 1/px².
+/// The inverse variance, 1/px².
 const PRECISION: usize = 4;
-/// Parameters of an ellipse, whose inverse covariance has the entries row–row, row–column, column–column.
-const ELLIPTICAL: usize = 7;
+const PARAMETERS: usize = 5;
+type Parameters = SVector<f64, PARAMETERS>;
 /// Where fits start: the standard deviation over half the box's side.
 const START_SIGMA: f64 = 0.7;
 
@@ -40,15 +40,10 @@ pub struct GaussianFit {
     pub sigma_px: f64,
 }
 
-/// Fits a Gaussian and a constant background to the pixels within `half_side_px` of `at` = `[row, col]`, by rows and columns.
+/// Fits a round Gaussian and a constant background to the pixels within `half_side_px` of `at` = `[row, col]`, by rows and columns.
 ///
 /// `None` when fewer finite pixels than parameters and two lie there, or the fit does not converge to a peak in the box.
-pub fn fit_gaussian(
-    pixels: &Array2<f32>,
-    at: [f64; 2],
-    half_side_px: f64,
-    elliptical: bool,
-) -> Option<GaussianFit> {
+pub fn fit_gaussian(pixels: &Array2<f32>, at: [f64; 2], half_side_px: f64) -> Option<GaussianFit> {
     let samples = samples(pixels, at, half_side_px)?;
     let (low, high) = samples.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), sample| {
         (low.min(sample.value), high.max(sample.value))
@@ -61,13 +56,8 @@ pub fn fit_gaussian(
     let samples: Vec<Sample> =
         samples.into_iter().map(|sample| Sample { value: (sample.value - low) / scale, ..sample }).collect();
     let precision = (START_SIGMA * half_side_px).powi(-2);
-    let fit = if elliptical {
-        minimise(&samples, SVector::from([1.0, 0.0, 0.0, 0.0, precision, 0.0, precision]))
-            .and_then(|(parameters, errors)| describe(&parameters, errors))
-    } else {
-        minimise(&samples, SVector::from([1.0, 0.0, 0.0, 0.0, precision]))
-            .and_then(|(parameters, errors)| describe(&parameters, errors))
-    }?;
+    let (parameters, errors) = minimise(&samples, SVector::from([1.0, 0.0, 0.0, 0.0, precision]))?;
+    let fit = describe(&parameters, errors)?;
     let inside = fit.row.abs() <= half_side_px && fit.col.abs() <= half_side_px;
     inside.then(|| GaussianFit {
         row: at[0] + fit.row,
@@ -105,50 +95,40 @@ fn samples(pixels: &Array2<f32>, at: [f64; 2], half_side_px: f64) -> Option<Vec<
             value.is_finite().then(|| Sample { row: row as f64 - at[0], col: col as f64 - at[1], value })
         })
         .collect();
-    (samples.len() >= ELLIPTICAL + 2).then_some(samples)
+    (samples.len() >= PARAMETERS + 2).then_some(samples)
 }
 
-/// A Gaussian with `N` parameters against samples.
-struct Problem<'a, const N: usize> {
+/// A Gaussian against samples.
+struct Problem<'a> {
     samples: &'a [Sample],
-    parameters: SVector<f64, N>,
+    parameters: Parameters,
     /// For each sample the offset `[row, col]` from the centre, and the Gaussian of height 1 there.
     shapes: Vec<([f64; 2], f64)>,
 }
 
-impl<'a, const N: usize> Problem<'a, N> {
-    fn new(samples: &'a [Sample], parameters: SVector<f64, N>) -> Self {
+impl<'a> Problem<'a> {
+    fn new(samples: &'a [Sample], parameters: Parameters) -> Self {
         let mut problem = Self { samples, parameters, shapes: Vec::with_capacity(samples.len()) };
         problem.set_params(&parameters);
         problem
     }
 }
 
-/// Inverse covariance `[row–row, row–column, column–column]`.
-fn precision<const N: usize>(parameters: &SVector<f64, N>) -> [f64; 3] {
-    if N == ELLIPTICAL {
-        [parameters[PRECISION], parameters[PRECISION + 1], parameters[PRECISION + 2]]
-    } else {
-        [parameters[PRECISION], 0.0, parameters[PRECISION]]
-    }
-}
-
-impl<const N: usize> LeastSquaresProblem<f64, Dyn, Const<N>> for Problem<'_, N> {
+impl LeastSquaresProblem<f64, Dyn, Const<PARAMETERS>> for Problem<'_> {
     type ResidualStorage = VecStorage<f64, Dyn, U1>;
-    type JacobianStorage = VecStorage<f64, Dyn, Const<N>>;
-    type ParameterStorage = ArrayStorage<f64, N, 1>;
+    type JacobianStorage = VecStorage<f64, Dyn, Const<PARAMETERS>>;
+    type ParameterStorage = ArrayStorage<f64, PARAMETERS, 1>;
 
-    fn set_params(&mut self, parameters: &SVector<f64, N>) {
+    fn set_params(&mut self, parameters: &Parameters) {
         self.parameters = *parameters;
-        let [rr, rc, cc] = precision(parameters);
         self.shapes.clear();
         self.shapes.extend(self.samples.iter().map(|sample| {
             let (dr, dc) = (sample.row - parameters[ROW], sample.col - parameters[COL]);
-            ([dr, dc], (-0.5 * (rr * dr * dr + 2.0 * rc * dr * dc + cc * dc * dc)).exp())
+            ([dr, dc], (-0.5 * parameters[PRECISION] * (dr * dr + dc * dc)).exp())
         }));
     }
 
-    fn params(&self) -> SVector<f64, N> {
+    fn params(&self) -> Parameters {
         self.parameters
     }
 
@@ -163,32 +143,23 @@ impl<const N: usize> LeastSquaresProblem<f64, Dyn, Const<N>> for Problem<'_, N> 
         ))
     }
 
-    fn jacobian(&self) -> Option<OMatrix<f64, Dyn, Const<N>>> {
-        let [rr, rc, cc] = precision(&self.parameters);
-        let mut jacobian = OMatrix::<f64, Dyn, Const<N>>::zeros(self.samples.len());
+    fn jacobian(&self) -> Option<OMatrix<f64, Dyn, Const<PARAMETERS>>> {
+        let precision = self.parameters[PRECISION];
+        let mut jacobian = OMatrix::<f64, Dyn, Const<PARAMETERS>>::zeros(self.samples.len());
         for (index, &([dr, dc], gaussian)) in self.shapes.iter().enumerate() {
             let height = self.parameters[AMPLITUDE] * gaussian;
             jacobian[(index, AMPLITUDE)] = gaussian;
-            jacobian[(index, ROW)] = height * (rr * dr + rc * dc);
-            jacobian[(index, COL)] = height * (rc * dr + cc * dc);
+            jacobian[(index, ROW)] = height * precision * dr;
+            jacobian[(index, COL)] = height * precision * dc;
             jacobian[(index, BACKGROUND)] = 1.0;
-            if N == ELLIPTICAL {
-                jacobian[(index, PRECISION)] = -0.5 * height * dr * dr;
-                jacobian[(index, PRECISION + 1)] = -height * dr * dc;
-                jacobian[(index, PRECISION + 2)] = -0.5 * height * dc * dc;
-            } else {
-                jacobian[(index, PRECISION)] = -0.5 * height * (dr * dr + dc * dc);
-            }
+            jacobian[(index, PRECISION)] = -0.5 * height * (dr * dr + dc * dc);
         }
         Some(jacobian)
     }
 }
 
 /// Parameters at the minimum and the standard errors of amplitude, row and column; `None` without convergence.
-fn minimise<const N: usize>(
-    samples: &[Sample],
-    start: SVector<f64, N>,
-) -> Option<(SVector<f64, N>, [f64; 3])> {
+fn minimise(samples: &[Sample], start: Parameters) -> Option<(Parameters, [f64; 3])> {
     let (problem, report) = LevenbergMarquardt::new()
         .with_tol(TOLERANCE)
         .with_patience(PATIENCE)
@@ -200,7 +171,7 @@ fn minimise<const N: usize>(
         return None;
     }
     let jacobian = problem.jacobian()?;
-    let degrees_of_freedom = samples.len().saturating_sub(N).max(1) as f64;
+    let degrees_of_freedom = samples.len().saturating_sub(PARAMETERS).max(1) as f64;
     let variance = 2.0 * report.objective_function / degrees_of_freedom;
     let covariance = jacobian.tr_mul(&jacobian).try_inverse()?;
     let error = |index: usize| (variance * covariance[(index, index)]).max(0.0).sqrt();
@@ -208,10 +179,8 @@ fn minimise<const N: usize>(
 }
 
 /// `None` where the parameters describe no peak.
-fn describe<const N: usize>(parameters: &SVector<f64, N>, errors: [f64; 3]) -> Option<GaussianFit> {
-    let [rr, rc, cc] = precision(parameters);
-    let determinant = rr * cc - rc * rc;
-    let peak = rr > 0.0 && determinant > 0.0 && parameters[AMPLITUDE] > 0.0;
+fn describe(parameters: &Parameters, errors: [f64; 3]) -> Option<GaussianFit> {
+    let peak = parameters[PRECISION] > 0.0 && parameters[AMPLITUDE] > 0.0;
     let finite = parameters.iter().all(|parameter| parameter.is_finite());
     (peak && finite).then(|| GaussianFit {
         row: parameters[ROW],
@@ -221,7 +190,7 @@ fn describe<const N: usize>(parameters: &SVector<f64, N>, errors: [f64; 3]) -> O
         amplitude: parameters[AMPLITUDE],
         amplitude_error: errors[AMPLITUDE],
         background: parameters[BACKGROUND],
-        sigma_px: determinant.powf(-0.25),
+        sigma_px: parameters[PRECISION].powf(-0.5),
     })
 }
 
@@ -252,25 +221,10 @@ mod tests {
     #[test]
     fn a_lone_gaussian_is_found_exactly() {
         let pixels = image(40, &[[19.37, 20.81, 300.0]], 3.0);
-        for elliptical in [false, true] {
-            let fit = fit_gaussian(&pixels, [20.0, 20.0], 6.0, elliptical).unwrap();
-            assert!((fit.row - 19.37).abs() < 1e-4 && (fit.col - 20.81).abs() < 1e-4, "{fit:?}");
-            assert!((fit.sigma_px - 3.0).abs() < 1e-3 && (fit.amplitude - 300.0).abs() < 0.1, "{fit:?}");
-            assert!((fit.background - 20.0).abs() < 0.1 && fit.row_error < 1e-3);
-        }
-    }
-
-    #[test]
-    fn an_ellipse_has_its_own_widths() {
-        let (row, col) = (20.2, 19.6);
-        let pixels = Array2::from_shape_fn((40, 40), |(r, c)| {
-            let (dr, dc) = (r as f64 - row, c as f64 - col);
-            (5.0 + 90.0 * (-0.5 * (dr * dr / 4.0 + 0.1 * dr * dc + dc * dc / 9.0)).exp()) as f32
-        });
-        let fit = fit_gaussian(&pixels, [20.0, 20.0], 6.0, true).unwrap();
-        assert!((fit.row - row).abs() < 1e-4 && (fit.col - col).abs() < 1e-4, "{fit:?}");
-        let determinant: f64 = 1.0 / 36.0 - 0.05 * 0.05;
-        assert!((fit.sigma_px - determinant.powf(-0.25)).abs() < 1e-3);
+        let fit = fit_gaussian(&pixels, [20.0, 20.0], 6.0).unwrap();
+        assert!((fit.row - 19.37).abs() < 1e-4 && (fit.col - 20.81).abs() < 1e-4, "{fit:?}");
+        assert!((fit.sigma_px - 3.0).abs() < 1e-3 && (fit.amplitude - 300.0).abs() < 0.1, "{fit:?}");
+        assert!((fit.background - 20.0).abs() < 0.1 && fit.row_error < 1e-3);
     }
 
     #[test]
@@ -282,9 +236,9 @@ mod tests {
                 value: f64::from(i) / 20.0,
             })
             .collect();
-        let parameters = SVector::from([0.8, 0.2, -0.3, 0.1, 0.4, 0.05, 0.3]);
+        let parameters = SVector::from([0.8, 0.2, -0.3, 0.1, 0.4]);
         let jacobian = Problem::new(&samples, parameters).jacobian().unwrap();
-        for parameter in 0..ELLIPTICAL {
+        for parameter in 0..PARAMETERS {
             let residuals = |step: f64| {
                 let mut moved = parameters;
                 moved[parameter] += step;
@@ -302,7 +256,7 @@ mod tests {
         let fits: Vec<GaussianFit> = (0..200)
             .map(|_| {
                 let noisy = clean.mapv(|mean| Poisson::new(f64::from(mean)).unwrap().sample(&mut rng) as f32);
-                fit_gaussian(&noisy, [15.0, 15.0], 7.0, false).unwrap()
+                fit_gaussian(&noisy, [15.0, 15.0], 7.0).unwrap()
             })
             .collect();
         let scatter = (fits.iter().map(|fit| (fit.row - 15.2).powi(2)).sum::<f64>() / 200.0).sqrt();
@@ -313,10 +267,10 @@ mod tests {
     #[test]
     fn hopeless_boxes_have_no_fit() {
         let mut pixels = Array2::from_elem((30, 30), 4.0);
-        assert_eq!(fit_gaussian(&pixels, [15.0, 15.0], 4.0, false), None);
-        assert_eq!(fit_gaussian(&pixels, [-20.0, 15.0], 4.0, false), None);
-        assert_eq!(fit_gaussian(&pixels, [f64::NAN, 15.0], 4.0, false), None);
+        assert_eq!(fit_gaussian(&pixels, [15.0, 15.0], 4.0), None);
+        assert_eq!(fit_gaussian(&pixels, [-20.0, 15.0], 4.0), None);
+        assert_eq!(fit_gaussian(&pixels, [f64::NAN, 15.0], 4.0), None);
         pixels.fill(f32::NAN);
-        assert_eq!(fit_gaussian(&pixels, [15.0, 15.0], 4.0, false), None);
+        assert_eq!(fit_gaussian(&pixels, [15.0, 15.0], 4.0), None);
     }
 }

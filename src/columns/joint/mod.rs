@@ -168,7 +168,7 @@ impl<'a> Fitting<'a> {
         let half_side_px = (FIRST_FIT_CELLS * cell_px).max(2.0);
         let firsts: Vec<Option<GaussianFit>> = starts
             .par_iter()
-            .map(|start| fit_gaussian(pixels, [start.row, start.col], half_side_px, false))
+            .map(|start| fit_gaussian(pixels, [start.row, start.col], half_side_px))
             .collect();
         let typical = |sublattice: Sublattice| {
             let of = |value: fn(&GaussianFit) -> f64| {

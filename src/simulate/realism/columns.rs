@@ -106,7 +106,7 @@ impl Sparse {
 
 /// The column near `at`, by a Gaussian fit.
 fn fitted(frame: &Array2<f32>, at: [f64; 2], cell_px: f64) -> Option<Found> {
-    let fit = fit_gaussian(frame, at, (cells::BOX * cell_px).max(2.0), false)?;
+    let fit = fit_gaussian(frame, at, (cells::BOX * cell_px).max(2.0))?;
     let stray = (fit.row - at[0]).hypot(fit.col - at[1]) > cells::STRAY * cell_px;
     (!stray).then_some(Found { row: fit.row, col: fit.col, peak: fit.amplitude + fit.background })
 }

@@ -42,7 +42,7 @@ fn fitted(frame: &SimulatedFrame) -> Vec<(Sublattice, Spot)> {
                 seen - others.iter().map(value).sum::<f64>() as f32
             });
             let start = [spot[0] - corner[0], spot[1] - corner[1]];
-            if let Some(fit) = fit_gaussian(&alone, start, half_side, false) {
+            if let Some(fit) = fit_gaussian(&alone, start, half_side) {
                 *spot = [fit.row + corner[0], fit.col + corner[1], fit.amplitude, fit.sigma_px];
             }
         }
