@@ -3,7 +3,7 @@
 //! What the columns have in common is fitted first, from where they were found, and costs little; then few rounds are enough. The
 //! tail is taken as it usually is: at live doses a wrong one costs less than noise does.
 
-use super::{Fitting, JointFit, Kind, Noise, Profile, Shared, USUAL_SIGMA_CELLS};
+use super::{Fitting, JointFit, Kind, Noise, Pace, Profile, Shared, USUAL_SIGMA_CELLS};
 use crate::columns::lattice::lattice_of;
 use crate::columns::{ColumnSettings, FoundColumns, GaussianFit};
 use crate::frame::Column;
@@ -53,7 +53,7 @@ pub fn refine_columns(
 }
 
 fn fit_live(pixels: &Array2<f32>, found: &FoundColumns, edges: [[f64; 2]; 2], cell_px: f64) -> JointFit {
-    let mut fit = Fitting::at(pixels, found, cell_px);
+    let mut fit = Fitting::at(pixels, found, cell_px, Pace::Live);
     let usual = Profile::round(USUAL_SIGMA_CELLS * cell_px, USUAL_TAIL);
     fit.profiles = [usual; 2];
     fit.every = (EVERY_SIGMA * usual.sigma_px()).max(1.0) as usize;

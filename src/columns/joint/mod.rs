@@ -120,6 +120,7 @@ struct Fitting<'a> {
     columns: Array2<f32>,
     background: Array2<f32>,
     smoother: Smoother,
+    pace: Pace,
     noise: Noise,
     cell_px: f64,
     /// Of so many rows and columns one is read for what all columns share: neighbouring ones say nearly the same.
@@ -131,9 +132,18 @@ struct Fitting<'a> {
     between: Vec<[usize; 2]>,
 }
 
+/// How exactly the model is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Pixel by pixel.
+    Thorough,
+    /// Tails and the smooth background on coarse nodes.
+    Live,
+}
+
 impl<'a> Fitting<'a> {
     /// Everything where it was found, without height.
-    fn at(pixels: &'a Array2<f32>, found: &'a FoundColumns, cell_px: f64) -> Self {
+    fn at(pixels: &'a Array2<f32>, found: &'a FoundColumns, cell_px: f64, pace: Pace) -> Self {
         let spot = |column: &Column, parent| Spot {
             row: column.row,
             col: column.col,
@@ -151,7 +161,8 @@ impl<'a> Fitting<'a> {
             profiles: [Profile::round(USUAL_SIGMA_CELLS * cell_px, 0.0); 2],
             columns: Array2::zeros(pixels.dim()),
             background: Array2::zeros(pixels.dim()),
-            smoother: Smoother::new(pixels, BACKGROUND_CELLS * cell_px),
+            smoother: Smoother::new(pixels, BACKGROUND_CELLS * cell_px, pace),
+            pace,
             noise: Noise::UNIFORM,
             cell_px,
             every: 1,
@@ -163,7 +174,7 @@ impl<'a> Fitting<'a> {
 
     /// The same with widths and heights from single fits.
     fn start(pixels: &'a Array2<f32>, found: &'a FoundColumns, cell_px: f64, tail: f64) -> Self {
-        let mut fitting = Self::at(pixels, found, cell_px);
+        let mut fitting = Self::at(pixels, found, cell_px, Pace::Thorough);
         let starts = fitting.starts;
         let half_side_px = (FIRST_FIT_CELLS * cell_px).max(2.0);
         let firsts: Vec<Option<GaussianFit>> = starts
@@ -191,7 +202,7 @@ impl<'a> Fitting<'a> {
     }
 
     fn draw(&mut self) {
-        self.columns = picture::columns(self.pixels.dim(), &self.spots, &self.profiles);
+        self.columns = picture::columns(self.pixels.dim(), &self.spots, &self.profiles, self.pace);
         self.smooth();
     }
 

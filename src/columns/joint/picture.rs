@@ -1,7 +1,7 @@
 //! The model as a picture: the sum of all columns, the smooth rest, and the noise.
 
-use super::Spot;
 use super::profile::{Part, Profile};
+use super::{Pace, Spot};
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -26,14 +26,20 @@ pub(super) fn around(centre: f64, radius: f64, length: usize) -> std::ops::Range
 ///
 /// # Shapes
 /// `[row, col]` of `shape`.
-pub(super) fn columns(shape: (usize, usize), spots: &[Spot], profiles: &[Profile; 2]) -> Array2<f32> {
+pub(super) fn columns(
+    shape: (usize, usize),
+    spots: &[Spot],
+    profiles: &[Profile; 2],
+    pace: Pace,
+) -> Array2<f32> {
     let parts = profiles.map(|profile| profile.parts().collect::<Vec<_>>());
     let mut picture = Array2::zeros(shape);
     for number in 0..parts.iter().map(Vec::len).max().unwrap_or(0) {
         let parts = [0, 1].map(|kind: usize| parts[kind].get(number).copied());
         let narrowest = parts.iter().flatten().map(|part| part.narrowest_px()).fold(f64::INFINITY, f64::min);
-        // Tails are so wide that straight lines between some pixels do.
-        let every = if number == 0 { 1 } else { (narrowest / NODES_IN_SIGMA).max(1.0) as usize };
+        // Tails are so wide that straight lines between some pixels do, to 2 % of them.
+        let exact = number == 0 || pace == Pace::Thorough;
+        let every = if exact { 1 } else { (narrowest / NODES_IN_SIGMA).max(1.0) as usize };
         let nodes = (
             shape.0.div_ceil(every) + usize::from(every > 1),
             shape.1.div_ceil(every) + usize::from(every > 1),
@@ -111,8 +117,11 @@ pub(super) struct Smoother {
 
 impl Smoother {
     /// For `frame`, whose finite pixels are those that are measured.
-    pub(super) fn new(frame: &Array2<f32>, sigma_px: f64) -> Self {
-        let side = (sigma_px / SQUARES_IN_SIGMA).max(1.0) as usize;
+    pub(super) fn new(frame: &Array2<f32>, sigma_px: f64, pace: Pace) -> Self {
+        let side = match pace {
+            Pace::Thorough => 1,
+            Pace::Live => (sigma_px / SQUARES_IN_SIGMA).max(1.0) as usize,
+        };
         let sigma = sigma_px / side as f64;
         let mut measured = blur(squares(&frame.mapv(|value| f32::from(value.is_finite())), side), sigma);
         measured.mapv_inplace(|weight| if weight > 1e-6 * (side * side) as f32 { weight } else { f32::NAN });
