@@ -309,7 +309,7 @@ mod tests {
         let mut fields = fields();
         let maps = fields.polarization.as_mut().unwrap();
         // Seen by four windows, as a defect is.
-        maps.features.slice_mut(s![5..7, 5..7, 0]).fill(30.0);
+        maps.features.slice_mut(s![5..7, 5..7, 0]).fill(4.5);
         maps.features[[13, 13, 0]] = f32::NAN;
         maps.p_x[[11, 2]] = 80.0;
         let found = evaluated(&fields, &reference());

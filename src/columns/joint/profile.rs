@@ -1,7 +1,7 @@
 //! The profile that all columns of a sublattice share.
 
 /// Heights below this fraction of the peak are left out.
-const NEGLIGIBLE: f64 = 3e-4;
+const NEGLIGIBLE: f64 = 1e-4;
 /// Pixels of a row that are computed side by side.
 const LANES: usize = 8;
 /// Width of a tail over that of the core. In a crystal the sum of wider tails is flat, so that a frame tells little of it.

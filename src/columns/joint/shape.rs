@@ -3,7 +3,7 @@
 use super::oxygen::{LEAST_OXYGEN, MOST_OXYGEN};
 use super::picture::around;
 use super::profile::Part;
-use super::{Fitting, Kind, Spot};
+use super::{Fitting, Kind, Pace, Spot};
 use nalgebra::{SMatrix, SVector};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub(super) const SIDE_PX: usize = 384;
 /// Left out at the frame's edge, in cell edges.
 pub(super) const EDGE_CELLS: f64 = 1.25;
 const BAND_ROWS: usize = 16;
-/// What is known of B's precisions before a frame is seen: they are A's, within this part of them; the probe makes most of both.
+/// What live fits know of B's precisions before a frame is seen: they are A's, within this part of them; the probe makes most of both.
 const LIKE_A: f64 = 0.5;
 
 type Normal = (SMatrix<f64, PARAMETERS, PARAMETERS>, SVector<f64, PARAMETERS>);
@@ -51,11 +51,13 @@ impl Fitting<'_> {
             .into_par_iter()
             .map(|from| self.band(from..(from + BAND_ROWS).min(rows.end), cols.clone()))
             .reduce(|| (SMatrix::zeros(), SVector::zeros()), |a, b| (a.0 + b.0, a.1 + b.1));
-        let [of_b, of_a] = self.profiles.map(|profile| profile.precision);
-        let known = (LIKE_A * (of_a[0] * of_a[2]).sqrt()).powi(-2);
-        for index in 0..HEIGHT / 2 {
-            normal[(index, index)] += known;
-            right[index] += known * (of_a[index] - of_b[index]);
+        if self.pace == Pace::Live {
+            let [of_b, of_a] = self.profiles.map(|profile| profile.precision);
+            let known = (LIKE_A * (of_a[0] * of_a[2]).sqrt()).powi(-2);
+            for index in 0..HEIGHT / 2 {
+                normal[(index, index)] += known;
+                right[index] += known * (of_a[index] - of_b[index]);
+            }
         }
         for index in 0..PARAMETERS {
             let held =
