@@ -2,7 +2,7 @@
 
 use super::export::{self, Export};
 use super::runner::{self, Task};
-use super::samples::{Sample, Split, normalised, simulated, upload};
+use super::samples::{Sample, Simulation, Split, normalised, upload};
 use super::settings::FcnnTrainSettings;
 use super::{Metrics, TrainError};
 use crate::columns::{ColumnSettings, find_columns};
@@ -45,7 +45,13 @@ impl FcnnTask {
 
     fn sample(&self, split: Split) -> Result<Sample, TrainError> {
         let schedule = &self.settings.schedule;
-        simulated(&self.settings.scenes, [1.0; 2], schedule.crop_px, schedule.seed, split)
+        let simulation = Simulation {
+            ranges: &self.settings.scenes,
+            gamma: [1.0; 2],
+            pixel_size_pm: self.settings.pixel_size_pm,
+            resampled: 0.0,
+        };
+        simulation.sample(schedule.crop_px, schedule.seed, split)
     }
 
     /// Class of every pixel: a disc around every column, background elsewhere.

@@ -2,10 +2,10 @@
 
 use super::TrainError;
 use crate::frame::ClassicalCell;
-use crate::preprocess::Normalisation;
-use crate::simulate::{TrainingRanges, TruthCell, TruthColumn, random_scene, render};
+use crate::preprocess::{Normalisation, PixelMap, resample};
+use crate::simulate::{Microscope, Specimen, TrainingRanges, Truth, TruthColumn, random_scene, render};
 use burn::tensor::{Device, Tensor, TensorData};
-use ndarray::Array2;
+use ndarray::{Array2, s};
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
@@ -59,7 +59,7 @@ pub struct Sample {
     pub cells: Vec<KnownCell>,
     /// Positions in pixels of the sample.
     pub columns: Vec<TruthColumn>,
-    /// Counts at the peak of an A column, where they are known.
+    /// Counts of a pixel at the peak of an A column, where they are known.
     pub peak_counts: Option<f64>,
 }
 
@@ -73,25 +73,78 @@ pub struct KnownCell {
     pub disturbed: bool,
 }
 
-/// A scene drawn from `ranges` and imaged at `[side, side]` px, with a contrast drawn from `gamma`.
-pub(super) fn simulated(
-    ranges: &TrainingRanges,
-    gamma: [f64; 2],
-    side: usize,
-    seed: u64,
-    split: Split,
-) -> Result<Sample, TrainError> {
-    let mut rng = split.random(seed);
-    let (specimen, microscope) = random_scene(ranges, [side, side], &mut rng);
-    let mut frame = render(&specimen, &microscope, &mut rng)?;
-    bend(&mut frame.pixels, gamma, &mut rng);
-    let known = |cell: &TruthCell| KnownCell { cell: cell.as_measured(), disturbed: cell.disturbed };
-    Ok(Sample {
-        cells: frame.truth.cells.iter().map(known).collect(),
-        columns: frame.truth.columns,
-        pixels: frame.pixels,
-        peak_counts: Some(microscope.peak_counts),
-    })
+/// Pixel sizes of frames that come to a network resampled, pm; uniform in the logarithm.
+const RESAMPLED_PM: [f64; 2] = [7.0, 36.0];
+
+/// How frames are simulated and brought to a network's scale.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Simulation<'a> {
+    pub ranges: &'a TrainingRanges,
+    /// Their contrast is raised to a power from this range.
+    pub gamma: [f64; 2],
+    /// The network's.
+    pub pixel_size_pm: f64,
+    /// How many frames have another pixel size and are resampled, as the live path resamples them: 0 to 1.
+    pub resampled: f64,
+}
+
+/// A frame as it comes to a network.
+pub(super) struct AtScale {
+    /// `[row, col]`, at least as large as was asked for.
+    pub pixels: Array2<f32>,
+    /// From the network's pixels to those of `truth`.
+    pub map: PixelMap,
+    pub truth: Truth,
+    pub specimen: Specimen,
+    pub microscope: Microscope,
+}
+
+impl Simulation<'_> {
+    /// A scene that is drawn at random; of at least `[side, side]` px, and just that where it is not resampled.
+    pub fn frame(&self, side: usize, rng: &mut impl Rng) -> Result<AtScale, TrainError> {
+        let resampled = self.resampled > 0.0 && rng.random_bool(self.resampled);
+        let (pixel_pm, side) = if resampled {
+            let [low, high] = RESAMPLED_PM.map(f64::ln);
+            let pixel_pm = rng.random_range(low..=high).exp();
+            // A little more, so that cutting to whole model pixels takes none; pixels may be lower than wide.
+            let lowest_pm = pixel_pm * self.ranges.faults.pixel_aspect[0].min(1.0);
+            ([pixel_pm; 2], (side as f64 * self.pixel_size_pm / lowest_pm).ceil() as usize + 1)
+        } else {
+            (self.ranges.pixel_size_pm, side)
+        };
+        let ranges = TrainingRanges { pixel_size_pm: pixel_pm, ..self.ranges.clone() };
+        let (specimen, microscope) = random_scene(&ranges, [side; 2], rng);
+        let mut frame = render(&specimen, &microscope, rng)?;
+        bend(&mut frame.pixels, self.gamma, rng);
+        let (mut pixels, mut map) = (frame.pixels, PixelMap::IDENTITY);
+        if resampled {
+            map = PixelMap::between(microscope.pixel_sizes_pm(), self.pixel_size_pm);
+            let valid = Array2::from_elem(pixels.dim(), true);
+            pixels = resample(&pixels, &valid, &map, usize::MAX)?.image;
+        }
+        Ok(AtScale { pixels, map, truth: frame.truth, specimen, microscope })
+    }
+
+    /// A frame of `[side, side]` px with what is known of it.
+    pub fn sample(&self, side: usize, seed: u64, split: Split) -> Result<Sample, TrainError> {
+        let AtScale { mut pixels, map, truth, microscope, .. } = self.frame(side, &mut split.random(seed))?;
+        pixels.slice_collapse(s![..side, ..side]);
+        let mut cells: Vec<KnownCell> = truth
+            .cells
+            .iter()
+            .map(|cell| KnownCell { cell: cell.as_measured(), disturbed: cell.disturbed })
+            .collect();
+        for KnownCell { cell, .. } in &mut cells {
+            (cell.row, cell.col) = map.frame_to_model(cell.row, cell.col);
+        }
+        let mut columns = truth.columns;
+        for column in &mut columns {
+            (column.row, column.col) = map.frame_to_model(column.row, column.col);
+        }
+        // In the network's pixels, which may hold many of the frame's, or a part of one.
+        let peak_counts = Some(microscope.peak_counts * map.scale_row * map.scale_col);
+        Ok(Sample { pixels, cells, columns, peak_counts })
+    }
 }
 
 /// Raises pixels to a power drawn from `gamma`; the largest stays as it is, what is below 0 becomes 0.
@@ -136,6 +189,58 @@ pub(super) fn normalised(sample: &Sample, normalisation: Normalisation) -> Array
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Sublattice;
+    use crate::preprocess::median;
+    use crate::simulate::Faults;
+
+    /// Of coarse and of fine frames alike: what is bright in the frame lies where its columns are said to be.
+    #[test]
+    fn a_resampled_frame_is_known_at_the_networks_scale() {
+        let ranges = TrainingRanges {
+            pixel_size_pm: [15.0; 2],
+            peak_counts: [3000.0; 2],
+            faults: Faults::none(),
+            line_jitter_pm: [0.0; 2],
+            drift_fraction: [0.0; 2],
+            ..TrainingRanges::default()
+        };
+        let simulation = Simulation { ranges: &ranges, gamma: [1.0; 2], pixel_size_pm: 15.0, resampled: 1.0 };
+        for index in 0..6 {
+            let sample = simulation.sample(96, 5, Split::HeldOut { index }).unwrap();
+            assert_eq!(sample.pixels.dim(), (96, 96));
+            let inside = |column: &&TruthColumn| {
+                column.class.sublattice() == Some(Sublattice::A)
+                    && [column.row, column.col].iter().all(|at| (6.0..=89.0).contains(at))
+            };
+            let offsets: Vec<[f64; 2]> = sample
+                .columns
+                .iter()
+                .filter(inside)
+                .map(|column| {
+                    // The centre of mass within 5 px, above what lies at their rim.
+                    let at = [column.row, column.col].map(|at| at.round() as usize);
+                    let patch = sample.pixels.slice(s![at[0] - 5..=at[0] + 5, at[1] - 5..=at[1] + 5]);
+                    let rim = f64::from(patch.iter().copied().fold(f32::MAX, f32::min));
+                    let mut sums = [0.0; 3];
+                    for ((row, col), &value) in patch.indexed_iter() {
+                        let weight = (f64::from(value) - rim).powi(2);
+                        sums[0] += weight;
+                        sums[1] += weight * (row as f64 - 5.0);
+                        sums[2] += weight * (col as f64 - 5.0);
+                    }
+                    [
+                        at[0] as f64 + sums[1] / sums[0] - column.row,
+                        at[1] as f64 + sums[2] / sums[0] - column.col,
+                    ]
+                })
+                .collect();
+            assert!(offsets.len() > 4, "{}", offsets.len());
+            for axis in 0..2 {
+                let usual = median(offsets.iter().map(|offset| offset[axis]), f64::total_cmp).unwrap();
+                assert!(usual.abs() < 0.5, "frame {index}, axis {axis}: {usual} px");
+            }
+        }
+    }
 
     #[test]
     fn noise_has_its_variance_in_the_range_of_the_pixels_and_leaves_what_was_not_measured() {

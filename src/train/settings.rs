@@ -1,6 +1,7 @@
 //! What a training config says. Every key has a default; unknown keys are refused.
 
 use super::TrainError;
+use super::samples::Simulation;
 use super::turns::Turns;
 use crate::config::InvalidSetting;
 use crate::networks::{DcnnConfig, HeadKind, Manifest, Padding};
@@ -95,6 +96,12 @@ pub struct DcnnTrainSettings {
     pub gaussian_noise: [f64; 2],
     /// Of the frames to learn from, the fraction that is labelled ones where such are given; the others are simulated.
     pub labelled_fraction: f64,
+    /// Fraction of the simulated frames that have a pixel size of 7 to 36 pm and are resampled to the network's; the others come
+    /// as `scenes` draws them.
+    pub resampled_fraction: f64,
+    /// Fraction of the simulated frames to learn from whose B columns are dimmer than any that `scenes` draws, down to none that can
+    /// be seen: from them sigma learns what it is to say where P cannot be told. No frame to judge or to calibrate on is one.
+    pub faint_fraction: f64,
     pub scenes: TrainingRanges,
 }
 
@@ -116,6 +123,8 @@ impl Default for DcnnTrainSettings {
             gamma: [1.0, 1.0],
             gaussian_noise: [0.0, 0.0],
             labelled_fraction: 0.5,
+            resampled_fraction: 0.0,
+            faint_fraction: 0.0,
             scenes: at_model_scale(),
         }
     }
@@ -197,6 +206,12 @@ impl DcnnTrainSettings {
         DcnnConfig { padding: Padding::Valid, head: self.head, window_px: self.window_px, outputs }
     }
 
+    /// The frames to learn from and to be judged on, but for labelled ones.
+    pub(super) fn simulation(&self) -> Simulation<'_> {
+        let Self { gamma, pixel_size_pm, resampled_fraction: resampled, .. } = *self;
+        Simulation { ranges: &self.scenes, gamma, pixel_size_pm, resampled }
+    }
+
     /// Side of the frames that the network is judged and calibrated on, px.
     pub(super) fn judged_side_px(&self) -> usize {
         self.schedule.crop_px.max(JUDGED_SIDE_PX)
@@ -220,9 +235,14 @@ impl DcnnTrainSettings {
         if !(0.0..=100.0).contains(&weight) {
             return Err(InvalidSetting::new("columns_weight", weight, "0 to 100"));
         }
-        let fraction = self.labelled_fraction;
-        if !(0.0..=1.0).contains(&fraction) {
-            return Err(InvalidSetting::new("labelled_fraction", fraction, "0 to 1"));
+        for (name, fraction) in [
+            ("labelled_fraction", self.labelled_fraction),
+            ("resampled_fraction", self.resampled_fraction),
+            ("faint_fraction", self.faint_fraction),
+        ] {
+            if !(0.0..=1.0).contains(&fraction) {
+                return Err(InvalidSetting::new(name, fraction, "0 to 1"));
+            }
         }
         let [low, high] = self.gamma;
         if !(0.1 <= low && low <= high && high <= 10.0) {

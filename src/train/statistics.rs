@@ -2,23 +2,18 @@
 //! on and that come to it as live ones do: of many pixel sizes, resampled to its own.
 
 use super::TrainError;
-use super::samples::{Split, bend};
+use super::samples::{AtScale, Simulation, Split};
 use super::settings::DcnnTrainSettings;
 use crate::networks::{
     Calibration, DcnnMaps, DeviceChoice, Engine, FEATURE_CHANNELS, FeatureAccumulator, FeatureStatistics,
     HeldOut, Manifest, Sampling, write_part,
 };
-use crate::preprocess::{PixelMap, resample};
-use crate::simulate::{TrainingRanges, random_scene, render};
 use burn::tensor::Device;
 use ndarray::Array2;
-use rand::RngExt as _;
 use rayon::prelude::*;
 use std::f64::consts::FRAC_PI_2;
 use std::path::Path;
 
-/// Pixel sizes for which p-values hold, pm.
-const PIXELS_PM: [f64; 2] = [7.0, 36.0];
 /// Of the frames to calibrate on, every third is at the pixel size that training drew.
 const OWN_PIXEL_EVERY: usize = 3;
 /// Frames that give mean and components, for each one that calibrates: 128 components are only as good as the number of frames
@@ -136,25 +131,9 @@ fn each(
 
 fn prepared(settings: &DcnnTrainSettings, index: usize, rescaled: bool) -> Result<Prepared, TrainError> {
     let mut rng = Split::Statistics { index }.random(settings.schedule.seed);
-    let mut ranges = settings.scenes.clone();
-    if rescaled {
-        let [low, high] = PIXELS_PM.map(f64::ln);
-        let pixel_pm = rng.random_range(low..=high).exp();
-        ranges = TrainingRanges { pixel_size_pm: [pixel_pm; 2], ..ranges };
-    }
-    let across_pm = settings.judged_side_px() as f64 * settings.pixel_size_pm;
-    // A little more, so that cutting to whole model pixels takes no window.
-    let side = (across_pm / ranges.pixel_size_pm[0]).ceil() as usize + 1;
-    let (specimen, microscope) = random_scene(&ranges, [side; 2], &mut rng);
-    let mut frame = render(&specimen, &microscope, &mut rng)?;
-    bend(&mut frame.pixels, settings.gamma, &mut rng);
-    let image = if rescaled {
-        let map = PixelMap::between(microscope.pixel_sizes_pm(), settings.pixel_size_pm);
-        let valid = Array2::from_elem(frame.pixels.dim(), true);
-        resample(&frame.pixels, &valid, &map, usize::MAX)?.image
-    } else {
-        frame.pixels
-    };
+    let simulation = Simulation { resampled: f64::from(u8::from(rescaled)), ..settings.simulation() };
+    let AtScale { pixels, specimen, microscope, .. } =
+        simulation.frame(settings.judged_side_px(), &mut rng)?;
     let stratum = |bounds: &[f64], value: f64| bounds.partition_point(|&bound| bound <= value) as u8;
     let sector = specimen.rotation_rad.rem_euclid(FRAC_PI_2) / FRAC_PI_2 * SECTORS;
     let strata = [
@@ -162,7 +141,7 @@ fn prepared(settings: &DcnnTrainSettings, index: usize, rescaled: bool) -> Resul
         stratum(&SIZES_PM, microscope.pixel_size_pm),
         sector as u8,
     ];
-    let image = settings.normalisation.normalise(&image);
+    let image = settings.normalisation.normalise(&pixels);
     Ok(Prepared { image, pixel_pm: microscope.pixel_size_pm, strata })
 }
 
@@ -177,7 +156,7 @@ mod tests {
             let Prepared { image, strata, .. } = prepared(&settings, index, index > 1).unwrap();
             let (rows, cols) = image.dim();
             // Pixels may be 2 % higher than wide, or lower.
-            assert!((248..=266).contains(&rows) && rows.abs_diff(cols) < 8, "{rows} x {cols}");
+            assert!((256..=275).contains(&rows) && rows.abs_diff(cols) < 8, "{rows} x {cols}");
             assert!(image.iter().all(|value| value.is_finite()));
             assert!(strata[0] <= 4 && strata[1] <= 4 && strata[2] <= 2);
             if index <= 1 {

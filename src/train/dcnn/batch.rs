@@ -3,9 +3,10 @@
 use super::{DcnnTask, WEIGHTS};
 use crate::frame::ClassicalCell;
 use crate::polarization::sample_on_grid;
+use crate::simulate::TrainingRanges;
 use crate::train::TrainError;
 use crate::train::columns::{self, Aims};
-use crate::train::samples::{Sample, Split, add_gaussian_noise, normalised, simulated};
+use crate::train::samples::{Sample, Simulation, Split, add_gaussian_noise, normalised};
 use crate::train::settings::Stack;
 use ferrostem_proto::GridSpec;
 use ndarray::{Array2, Array3, Array4, Axis, s as nds};
@@ -16,6 +17,9 @@ use rand::RngExt as _;
 const HALF_WEIGHT_COUNTS: f64 = 30.0;
 /// Tells the random numbers of added noise from the others of a frame.
 const NOISE_SEED: u64 = 0x6E6F_6973_6500_0001;
+
+/// Tells the random numbers that choose faint frames from the others of a frame.
+const FAINT_SEED: u64 = 0x6661_696E_7400_0001;
 
 /// What one frame gives to learn from.
 pub(super) struct Windows<'a> {
@@ -58,15 +62,22 @@ impl DcnnTask {
     }
 
     fn drawn(&self, split: Split) -> Result<Sample, TrainError> {
-        let (schedule, gamma) = (&self.settings.schedule, self.settings.gamma);
+        let schedule = &self.settings.schedule;
         if let (Some(labelled), true) = (&self.labelled, split.is_learned_from()) {
             let mut rng = split.random(schedule.seed);
             if rng.random_bool(self.settings.labelled_fraction) {
-                return Ok(labelled.crop(schedule.crop_px, gamma, &mut rng));
+                return Ok(labelled.crop(schedule.crop_px, self.settings.gamma, &mut rng));
             }
         }
         let side = if split.is_learned_from() { schedule.crop_px } else { self.settings.judged_side_px() };
-        simulated(&self.settings.scenes, gamma, side, schedule.seed, split)
+        let simulation = self.settings.simulation();
+        let mut rng = split.random(schedule.seed ^ FAINT_SEED);
+        if split.is_learned_from() && rng.random_bool(self.settings.faint_fraction) {
+            let b_intensity = [0.0, simulation.ranges.b_intensity[0]];
+            let ranges = TrainingRanges { b_intensity, ..simulation.ranges.clone() };
+            return Simulation { ranges: &ranges, ..simulation }.sample(side, schedule.seed, split);
+        }
+        simulation.sample(side, schedule.seed, split)
     }
 
     /// Where the windows of a frame of `side` px are.
