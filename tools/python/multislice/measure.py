@@ -93,7 +93,7 @@ def write(file, rows):
 
 
 def figure(file, rows, path):
-    deepest = file["x/30nm/seed1"]
+    deepest = file["x/100nm/seed1"]
     plane = -1
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
     for axis, name, element in zip(axes[:2], ("A", "B"), ("Bi", "Fe")):
@@ -101,7 +101,7 @@ def figure(file, rows, path):
             line = blurred(tilted[name][plane], tilted.attrs["length_pm"])
             x = np.arange(len(line)) * tilted.attrs["length_pm"] / len(line) - tilted.attrs["length_pm"] / 2
             axis.plot(x, 100 * line, label=f"{np.hypot(*tilted.attrs['tilt_mrad']):.0f} mrad")
-        axis.set(title=f"through {element} columns, 30 nm, tilt along x", xlabel="x (pm)", ylabel="beam on the detector (%)")
+        axis.set(title=f"through {element} columns, 100 nm, tilt along x", xlabel="x (pm)", ylabel="beam on the detector (%)")
         axis.legend(fontsize=8)
     table = np.array([row[2:] for row in rows], dtype=float)
     where = np.array([row[0] for row in rows])
