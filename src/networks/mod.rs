@@ -28,6 +28,7 @@ pub(crate) use dcnn_cpu::filters;
 pub use device::{DeviceChoice, DeviceError, DeviceInfo, list_devices};
 pub use engine::{DcnnMaps, Engine, EngineSettings, NetworkError};
 pub use fcnn::{Fcnn, FcnnConfig};
+pub(crate) use features::is_measured;
 pub use features::{
     Calibration, FeatureAccumulator, FeatureError, FeatureStatistics, HeldOut, Sampling, Score, Unusual,
     WindowScores,

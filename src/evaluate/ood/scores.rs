@@ -1,7 +1,7 @@
 //! The scores that are compared, and what some of them must know of usual windows.
 
 use super::super::EvaluateError;
-use crate::networks::FeatureStatistics;
+use crate::networks::{FeatureStatistics, is_measured};
 use crate::pipeline::Observed;
 use crate::polarization::sample_on_grid;
 use crate::simulate::Truth;
@@ -168,10 +168,6 @@ impl<'a> Scores<'a> {
         let mean = answers.iter().fold(DVector::zeros(2), |sum, answer| sum + answer) / count;
         (answers.iter().map(|answer| (answer - &mean).norm_squared()).sum::<f64>() / count).sqrt()
     }
-}
-
-fn is_measured(window: &ArrayView1<'_, f32>) -> bool {
-    window.iter().all(|value| value.is_finite())
 }
 
 fn vector(window: &ArrayView1<'_, f32>) -> DVector<f64> {

@@ -1,6 +1,6 @@
 //! From frames of features to the components in which they vary.
 
-use super::{Calibration, FeatureError, FeatureStatistics};
+use super::{Calibration, FeatureError, FeatureStatistics, is_measured};
 use nalgebra::{DMatrix, DVector};
 use ndarray::ArrayView3;
 
@@ -34,7 +34,7 @@ impl FeatureAccumulator {
         let channels = self.sum.len();
         let windows = features.lanes(ndarray::Axis(2)).into_iter();
         let measured: Vec<f64> = windows
-            .filter(|window| window.len() == channels && window.iter().all(|value| value.is_finite()))
+            .filter(|window| window.len() == channels && is_measured(window))
             .flat_map(|window| window.iter().map(|&value| f64::from(value)).collect::<Vec<_>>())
             .collect();
         let count = measured.len() / channels.max(1);

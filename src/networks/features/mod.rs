@@ -9,6 +9,7 @@ mod scores;
 
 pub use calibration::{Calibration, HeldOut, Score};
 pub use fit::FeatureAccumulator;
+pub(crate) use scores::is_measured;
 pub use scores::{Sampling, WindowScores};
 
 use crate::frame::PolarizationMaps;

@@ -128,7 +128,8 @@ fn from_means(maps: &PolarizationMaps, within: &[f32], step_pm: [f64; 2]) -> Arr
     distances.fold(nothing, |sum, distance| sum + distance)
 }
 
-fn is_measured(window: &ArrayView1<'_, f32>) -> bool {
+/// Whether all of a window's features are known; NaN where the window touches masked pixels.
+pub(crate) fn is_measured(window: &ArrayView1<'_, f32>) -> bool {
     window.iter().all(|value| value.is_finite())
 }
 
