@@ -1,7 +1,7 @@
 //! Errors by dose, by scan rotation and by pixel size, as a user would meet them: frames go through all stages.
 
 use super::EvaluateError;
-use super::table::Table;
+use super::table::{Entry, Table};
 use super::windows::{KnownFrame, Window, at_dose, check_known, known_frame, known_windows};
 use crate::columns::Neighbours;
 use crate::config::InvalidSetting;
@@ -12,6 +12,7 @@ pub(super) use crate::preprocess::{mean, rms};
 use crate::preprocess::{measured_pixels, median};
 use crate::simulate::{Faults, TrainingRanges};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::f64::consts::{FRAC_PI_2, TAU};
 
 /// What is judged, and on how much.
@@ -72,6 +73,13 @@ const TOLD_APART: [f64; 2] = [0.12, 0.7];
 const REFERENCE_PM: f64 = 15.0;
 /// A found cell is compared with a true one no farther than this, in edges of the cell.
 const SAME_CELL: f64 = 0.25;
+/// Columns of what [`Judged::compared()`] gives.
+const COMPARED: [(&str, usize); 4] = [
+    ("P DCNN, cells measured classically (pm)", 2),
+    ("P classical (pm)", 2),
+    ("P DCNN, median frame (pm)", 2),
+    ("P classical, median frame (pm)", 2),
+];
 
 /// One row of a table before it is written.
 #[derive(Debug, Default)]
@@ -104,24 +112,22 @@ pub fn by_dose(
     let mut table = Table::new(
         format!("Errors by dose (counts at the peak of an A column), {title}: P per component, RMS."),
         &[
-            ("counts", 0),
-            ("windows", 0),
-            ("P DCNN (pm)", 2),
-            ("P DCNN, cells measured classically (pm)", 2),
-            ("P classical (pm)", 2),
-            ("P DCNN, median frame (pm)", 2),
-            ("P classical, median frame (pm)", 2),
-            ("cells measured classically (%)", 1),
-            ("bound of P (pm)", 2),
-            ("P spread of truth (pm)", 1),
-            ("bias x (pm)", 2),
-            ("bias y (pm)", 2),
-            ("a (pm)", 2),
-            ("b (pm)", 2),
-            ("angle (mrad)", 2),
-            ("area (%)", 2),
-            ("within sigma (%)", 1),
-        ],
+            &[("counts", 0), ("windows", 0), ("P DCNN (pm)", 2)][..],
+            &COMPARED,
+            &[
+                ("cells measured classically (%)", 1),
+                ("bound of P (pm)", 2),
+                ("P spread of truth (pm)", 1),
+                ("bias x (pm)", 2),
+                ("bias y (pm)", 2),
+                ("a (pm)", 2),
+                ("b (pm)", 2),
+                ("angle (mrad)", 2),
+                ("area (%)", 2),
+                ("within sigma (%)", 1),
+            ],
+        ]
+        .concat(),
     );
     for &counts in &settings.counts {
         let scenes = at_dose(&settings.scenes, counts)?;
@@ -129,18 +135,11 @@ pub fn by_dose(
         let judged = judge(analyzer, settings, &scenes, &mut each)?;
         let errors = |quantity: usize| judged.windows.iter().map(move |window| window.error(quantity));
         let p = || errors(0).chain(errors(1));
-        let [[beside, usual_beside], [classical, usual_classical]] =
-            [0, 1].map(|which| judged.compared(which));
         let truth = judged.windows.iter().flat_map(|window| [window.truth[0], window.truth[1]]);
         let area = judged.windows.iter().map(|window| window.error(5) / window.truth[5]);
-        table.push(vec![
-            counts.into(),
-            judged.windows.len().into(),
-            rms(p()).into(),
-            beside.into(),
-            classical.into(),
-            usual_beside.into(),
-            usual_classical.into(),
+        let mut row = vec![counts.into(), judged.windows.len().into(), rms(p()).into()];
+        row.extend(judged.compared().map(Entry::from));
+        row.extend([
             (100.0 * judged.measured as f64 / judged.cells.max(1) as f64).into(),
             rms(judged.bounds.iter().copied()).into(),
             rms(truth).into(),
@@ -152,6 +151,7 @@ pub fn by_dose(
             (100.0 * rms(area)).into(),
             (100.0 * within_sigma(&judged.windows)).into(),
         ]);
+        table.push(row);
     }
     Ok(table)
 }
@@ -224,36 +224,21 @@ pub fn by_pixel_size(
     let mut table = Table::new(
         "RMS errors by pixel size at 300 counts a pixel.",
         &[
-            ("pixel (pm)", 1),
-            ("windows", 0),
-            ("P DCNN (pm)", 2),
-            ("P DCNN, cells measured classically (pm)", 2),
-            ("P classical (pm)", 2),
-            ("P DCNN, median frame (pm)", 2),
-            ("P classical, median frame (pm)", 2),
-            ("a (pm)", 2),
-            ("b (pm)", 2),
-            ("within sigma (%)", 1),
-        ],
+            &[("pixel (pm)", 1), ("windows", 0), ("P DCNN (pm)", 2)][..],
+            &COMPARED,
+            &[("a (pm)", 2), ("b (pm)", 2), ("within sigma (%)", 1)],
+        ]
+        .concat(),
     );
     for &pixel_pm in &settings.pixel_sizes_pm {
         let scenes = TrainingRanges { pixel_size_pm: [pixel_pm; 2], ..at_dose(&settings.scenes, 300.0)? };
         let judged = judge(analyzer, settings, &scenes, &mut each)?;
         let errors = |quantity: usize| judged.windows.iter().map(move |window| window.error(quantity));
-        let [[beside, usual_beside], [classical, usual_classical]] =
-            [0, 1].map(|which| judged.compared(which));
-        table.push(vec![
-            pixel_pm.into(),
-            judged.windows.len().into(),
-            rms(errors(0).chain(errors(1))).into(),
-            beside.into(),
-            classical.into(),
-            usual_beside.into(),
-            usual_classical.into(),
-            rms(errors(2)).into(),
-            rms(errors(3)).into(),
-            (100.0 * within_sigma(&judged.windows)).into(),
-        ]);
+        let p = rms(errors(0).chain(errors(1)));
+        let mut row = vec![pixel_pm.into(), judged.windows.len().into(), p.into()];
+        row.extend(judged.compared().map(Entry::from));
+        row.extend([rms(errors(2)), rms(errors(3)), 100.0 * within_sigma(&judged.windows)].map(Entry::from));
+        table.push(row);
     }
     Ok(table)
 }
@@ -283,11 +268,16 @@ fn judge(
 }
 
 impl Judged {
-    /// RMS error of P over all frames, and of the frame in the middle: of the network (0) or of the classical measurement (1).
-    fn compared(&self, which: usize) -> [f64; 2] {
-        let each = self.compared.iter().map(|errors| rms(errors[which].iter().copied()));
-        let all = self.compared.iter().flat_map(|errors| errors[which].iter().copied());
-        [rms(all), median(each, f64::total_cmp).unwrap_or(f64::NAN)]
+    /// What stands under [`COMPARED`]: RMS errors of P of the network and of the classical measurement, over all frames and then of
+    /// the frame in the middle.
+    fn compared(&self) -> [f64; 4] {
+        let of = |which: usize| {
+            let each = self.compared.iter().map(|errors| rms(errors[which].iter().copied()));
+            let all = self.compared.iter().flat_map(|errors| errors[which].iter().copied());
+            [rms(all), median(each, f64::total_cmp).unwrap_or(f64::NAN)]
+        };
+        let [[network, usual_network], [classical, usual_classical]] = [of(0), of(1)];
+        [network, classical, usual_network, usual_classical]
     }
 
     /// The cells of the classical measurement against the true ones. A frame in which it finds no lattice has none.
@@ -304,6 +294,10 @@ impl Judged {
         let at = |row: f64, col: f64| [col * pixel[1], row * pixel[0]];
         let found: Vec<[f64; 2]> = cells.iter().map(|cell| at(cell.row, cell.col)).collect();
         let tree = Neighbours::new(&found);
+        let mut windows_of: BTreeMap<usize, Vec<&Window>> = BTreeMap::new();
+        for window in windows {
+            windows_of.entry(window.cell).or_default().push(window);
+        }
         let [mut network, mut classical] = [Vec::new(), Vec::new()];
         for (index, truth) in truths {
             self.cells += 1;
@@ -313,7 +307,7 @@ impl Judged {
             self.measured += 1;
             let ClassicalCell { p_x, p_y, .. } = *cell;
             classical.extend([p_x - truth.p_x - truth.mistilt_x, p_y - truth.p_y - truth.mistilt_y]);
-            let windows = windows.iter().filter(|window| window.cell == index);
+            let windows = windows_of.get(&index).into_iter().flatten();
             network.extend(windows.flat_map(|window| [window.error(0), window.error(1)]));
         }
         if !network.is_empty() && !classical.is_empty() {
@@ -329,15 +323,12 @@ fn within_sigma(windows: &[Window]) -> f64 {
     }))
 }
 
-/// Standard error of the mean of a component of P: windows of one frame are not independent, frames are.
+/// Standard error of the mean of a component of P, of windows frame by frame: those of one are not independent, frames are.
 fn standard_error(windows: &[Window]) -> f64 {
-    let frames = windows.iter().map(|window| window.frame).max().map_or(0, |last| last + 1);
-    let of_frame = |frame: usize, quantity: usize| {
-        mean(windows.iter().filter(|window| window.frame == frame).map(|window| window.error(quantity)))
-    };
+    let frames = || windows.chunk_by(|window, next| window.frame == next.frame);
     let variance = |quantity: usize| {
         let means: Vec<f64> =
-            (0..frames).map(|frame| of_frame(frame, quantity)).filter(|mean| mean.is_finite()).collect();
+            frames().map(|frame| mean(frame.iter().map(|window| window.error(quantity)))).collect();
         let centre = mean(means.iter().copied());
         let spread: f64 = means.iter().map(|mean| (mean - centre).powi(2)).sum();
         spread / (means.len() as f64 - 1.0) / means.len() as f64
