@@ -4,7 +4,7 @@ use super::Score;
 use crate::frame::PolarizationMaps;
 use crate::preprocess::{AreaSums, NORMAL_OVER_MEDIAN, median};
 use ferrostem_proto::GridSpec;
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Zip, s};
 use std::ops::Range;
 
 /// Side of the tiles within which windows are compared with each other, pm: the windows of a frame of 256 px at 15 pm.
@@ -119,13 +119,15 @@ impl WindowScores {
 
 /// The last of [`WindowScores::parts`].
 fn from_means(maps: &PolarizationMaps, within: &[f32], step_pm: [f64; 2]) -> Array2<f32> {
-    let components = maps.features.axis_iter(Axis(2)).zip(within);
-    let distances = components.map(|(component, within)| {
+    let measured = maps.features.map_axis(Axis(2), |window| is_measured(&window));
+    let mut distances = Array2::zeros(measured.dim());
+    let squares = Squares::new(measured, WHOLE_PM, step_pm);
+    for (component, within) in maps.features.axis_iter(Axis(2)).zip(within) {
         let variance = 1.0 - within + LEFT_IN_MEANS * within + LEAST_WITHIN;
-        mean_around(&component, WHOLE_PM, step_pm).mapv_into(|mean| mean * mean / variance)
-    });
-    let nothing = Array2::zeros((maps.features.dim().0, maps.features.dim().1));
-    distances.fold(nothing, |sum, distance| sum + distance)
+        let mean = squares.means(&component);
+        Zip::indexed(&mut distances).for_each(|at, sum| *sum += mean(at).powi(2) / variance);
+    }
+    distances
 }
 
 /// Whether all of a window's features are known; NaN where the window touches masked pixels.
@@ -133,20 +135,41 @@ pub(crate) fn is_measured(window: &ArrayView1<'_, f32>) -> bool {
     window.iter().all(|value| value.is_finite())
 }
 
-/// Mean of the finite values in squares of `side_pm` around each place, as far as they lie on the map; NaN stays.
+/// Mean of the finite values in squares of `side_pm` around each place, as far as they lie on the map; NaN where there is none.
 pub(super) fn mean_around(map: &ArrayView2<'_, f32>, side_pm: f64, step_pm: [f64; 2]) -> Array2<f32> {
-    let half = step_pm.map(|step| (0.5 * (side_pm / step - 1.0)).round().max(0.0) as usize);
-    let (rows, cols) = map.dim();
-    let sums = AreaSums::new(map.view(), |value| if value.is_finite() { f64::from(value) } else { 0.0 });
-    let counts = AreaSums::new(map.view(), |value: f32| u32::from(value.is_finite()));
-    let around = |at: usize, half: usize, size: usize| at.saturating_sub(half)..(at + half + 1).min(size);
-    Array2::from_shape_fn((rows, cols), |(row, col)| {
-        if map[[row, col]].is_nan() {
-            return f32::NAN;
+    let squares = Squares::new(map.mapv(f32::is_finite), side_pm, step_pm);
+    Array2::from_shape_fn(map.dim(), squares.means(map))
+}
+
+/// Squares around each place of maps that are finite in the same places, as far as they lie on them.
+struct Squares {
+    /// How far they reach beyond their middle, `[row, col]`, places.
+    reach: [usize; 2],
+    finite: Array2<bool>,
+    counts: AreaSums<u32>,
+}
+
+impl Squares {
+    fn new(finite: Array2<bool>, side_pm: f64, step_pm: [f64; 2]) -> Self {
+        let reach = step_pm.map(|step| (0.5 * (side_pm / step - 1.0)).round().max(0.0) as usize);
+        let counts = AreaSums::new(finite.view(), u32::from);
+        Self { reach, finite, counts }
+    }
+
+    /// The mean of a map's finite values in the square around a place; NaN where the map is not finite.
+    fn means(&self, map: &ArrayView2<'_, f32>) -> impl Fn((usize, usize)) -> f32 {
+        let sums = AreaSums::new(map.view(), |value| if value.is_finite() { f64::from(value) } else { 0.0 });
+        let (rows, cols) = self.finite.dim();
+        let around =
+            |at: usize, reach: usize, size: usize| at.saturating_sub(reach)..(at + reach + 1).min(size);
+        move |(row, col)| {
+            if !self.finite[[row, col]] {
+                return f32::NAN;
+            }
+            let [down, across] = [around(row, self.reach[0], rows), around(col, self.reach[1], cols)];
+            (sums.of(down.clone(), across.clone()) / f64::from(self.counts.of(down, across))) as f32
         }
-        let [down, across] = [around(row, half[0], rows), around(col, half[1], cols)];
-        (sums.of(down.clone(), across.clone()) / f64::from(counts.of(down, across))) as f32
-    })
+    }
 }
 
 /// Ranges of nearly equal length, about [`TILE_PM`] each, that cover `count` windows.
