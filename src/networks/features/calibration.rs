@@ -4,19 +4,13 @@
 
 use super::FeatureError;
 use super::scores::{Sampling, WHOLE_PM, WindowScores, mean_around};
+use super::thresholds::{LEVELS, LEVELS_PER_DECADE, decades, tail, thresholds};
 use ndarray::{Array2, Zip};
 
-/// Small p-values are told apart down to this decade.
-const DECADES: usize = 4;
-const LEVELS_PER_DECADE: usize = 8;
-/// Significance levels at which thresholds are kept: 1, 10^(-1/8), …, 10⁻⁴.
-pub(super) const LEVELS: usize = DECADES * LEVELS_PER_DECADE + 1;
 /// Bounds of the classes of the pixel size, pm: finer than the networks' 15, about that, and coarser, where there is less to see.
 const CLASSES_PM: [f64; 2] = [13.0, 17.5];
 /// Classes of the pixel size.
 pub(super) const CLASSES: usize = CLASSES_PM.len() + 1;
-/// A stratum needs so many windows to have a say.
-const LEAST_WINDOWS: usize = 1000;
 
 /// What is calibrated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +52,6 @@ const AREA_WEIGHT: f32 = 1.5;
 /// Sides of the squares over which surprise is averaged, pm: defects of one column reach as far as the windows that hold it, others
 /// farther.
 const LOCAL_PM: [f64; 2] = [360.0, 840.0];
-/// From this level on, scores that grow on by the same factor for a decade as between it and the level before are taken to be as rare.
-const TAIL_DECADES: usize = 2;
-/// No window is more surprising than this, decades.
-const MOST_DECADES: f32 = 12.0;
 
 /// The windows of a held-out frame.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,10 +81,6 @@ pub struct Calibration {
     /// `[class, score, level]`: in no stratum more than the level's share of windows scores higher. Ascending along the levels;
     /// `f32::MAX` where there were too few windows to tell.
     pub(super) thresholds: Vec<f32>,
-}
-
-fn level(index: usize) -> f64 {
-    10f64.powf(-(index as f64) / LEVELS_PER_DECADE as f64)
 }
 
 impl Calibration {
@@ -203,85 +189,6 @@ fn together(usual: &[f32], scores: &WindowScores) -> Array2<f32> {
 fn of(table: &[f32], score: Score) -> &[f32] {
     let first = score as usize * LEVELS;
     table.get(first..first + LEVELS).unwrap_or_default()
-}
-
-/// Minus the decimal logarithm of the share of windows above `value`, by thresholds of all levels; NaN for NaN.
-fn decades(thresholds: &[f32], value: f32) -> f32 {
-    if value.is_nan() {
-        return f32::NAN;
-    }
-    let above = thresholds.partition_point(|&threshold| threshold < value);
-    let Some(last) = above.checked_sub(1) else { return 0.0 };
-    let part = match (thresholds.get(last), thresholds.get(above)) {
-        (Some(&low), Some(&high)) if high < f32::MAX => (value - low) / (high - low),
-        (_, Some(_)) => 0.0,
-        _ => return -level(last).log10() as f32,
-    };
-    (last as f32 + part) / LEVELS_PER_DECADE as f32
-}
-
-/// Decades of a score in the tail, where there are too few windows to count: on as the last decade went. `None` before it.
-fn tail(thresholds: &[f32], value: f32) -> Option<f32> {
-    let at = |decade: usize| thresholds.get(decade * LEVELS_PER_DECADE).copied();
-    let (before, from) = (at(TAIL_DECADES - 1)?, at(TAIL_DECADES)?);
-    // `from` is unknown where it is f32::MAX, and nothing is above it.
-    if !(value > from && before > 0.0) {
-        return None;
-    }
-    let factor = (from / before).log10().max(f32::EPSILON);
-    Some((TAIL_DECADES as f32 + (value / from).log10() / factor).min(MOST_DECADES))
-}
-
-/// The thresholds of a score over all windows, or for the worst of the strata; `None` without a window.
-fn thresholds<'a>(
-    frames: impl Iterator<Item = (&'a Array2<f32>, [u8; 3])>,
-    worst: bool,
-) -> Option<[f32; LEVELS]> {
-    let finite = |map: &Array2<f32>| map.iter().copied().filter(|v| v.is_finite()).collect::<Vec<_>>();
-    let frames: Vec<(Vec<f32>, [u8; 3])> = frames.map(|(map, strata)| (finite(map), strata)).collect();
-    let sorted = |chosen: &dyn Fn(&[u8; 3]) -> bool| -> Vec<f32> {
-        let chosen = frames.iter().filter(|(_, strata)| chosen(strata));
-        let mut scores: Vec<f32> = chosen.flat_map(|(scores, _)| scores).copied().collect();
-        scores.sort_by(f32::total_cmp);
-        scores
-    };
-    let mut groups = vec![sorted(&|_| true)];
-    if groups.iter().all(Vec::is_empty) {
-        return None;
-    }
-    for way in (0..3).filter(|_| worst) {
-        let mut names: Vec<u8> = frames.iter().map(|(_, strata)| strata[way]).collect();
-        names.sort_unstable();
-        names.dedup();
-        groups.extend(names.into_iter().map(|name| sorted(&|strata| strata[way] == name)));
-    }
-    let mut all = true;
-    let mut worst = [f32::MIN; LEVELS];
-    for group in groups {
-        if !all && group.len() < LEAST_WINDOWS {
-            continue;
-        }
-        for (index, worst) in worst.iter_mut().enumerate() {
-            match conformal(&group, level(index)) {
-                Some(threshold) => *worst = worst.max(threshold),
-                None if all => *worst = f32::MAX,
-                None => {}
-            }
-        }
-        all = false;
-    }
-    // Rounding of ranks must not make a smaller share cost less.
-    let mut highest = f32::MIN;
-    Some(worst.map(|threshold| {
-        highest = highest.max(threshold);
-        highest
-    }))
-}
-
-/// What at most the share `level` of further scores exceeds, from ascending ones; `None` when there are too few to say.
-fn conformal(ascending: &[f32], level: f64) -> Option<f32> {
-    let rank = ((1.0 - level) * (ascending.len() + 1) as f64).ceil() as usize;
-    ascending.get(rank.saturating_sub(1)).copied()
 }
 
 #[cfg(test)]
@@ -418,15 +325,5 @@ mod tests {
             calibration.together(&scores).mean().unwrap()
         };
         assert!(whole(15.0) > 1.5 * whole(30.0), "{} {}", whole(15.0), whole(30.0));
-    }
-
-    #[test]
-    fn ranks_are_hand_worked() {
-        let scores: Vec<f32> = (1..=9).map(|n| n as f32).collect();
-        // Of ten equally likely ranks of a tenth score, one is above 9, two above 8.
-        assert_eq!(conformal(&scores, 0.1), Some(9.0));
-        assert_eq!(conformal(&scores, 0.2), Some(8.0));
-        assert_eq!(conformal(&scores, 0.05), None);
-        assert_eq!(conformal(&scores, 1.0), Some(1.0));
     }
 }

@@ -6,6 +6,7 @@
 mod calibration;
 mod fit;
 mod scores;
+mod thresholds;
 
 pub use calibration::{Calibration, HeldOut, Score};
 pub use fit::FeatureAccumulator;
@@ -128,7 +129,7 @@ impl FeatureStatistics {
     pub fn to_bytes(&self) -> Result<Vec<u8>, FeatureError> {
         let channels = self.mean.len();
         let Calibration { usual, thresholds } = &self.calibration;
-        let shape = |scores: usize| vec![calibration::CLASSES, scores, calibration::LEVELS];
+        let shape = |scores: usize| vec![calibration::CLASSES, scores, thresholds::LEVELS];
         let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let arrays = [
             ("mean", vec![channels], bytes(&self.mean)),

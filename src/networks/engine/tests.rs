@@ -1,3 +1,4 @@
+use super::windows::{RawMaps, Windows, physical_maps};
 use super::*;
 use crate::networks::{DcnnConfig, FcnnConfig, HeadKind, write_untrained};
 use rand::SeedableRng;
