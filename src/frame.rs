@@ -2,7 +2,7 @@
 //! `FrameMessage` (wire) → [`Frame`] (ingest) → [`PreparedFrame`](crate::preprocess::PreparedFrame) →
 //! [`Fields`] (networks, polarization, columns) → [`Flagged`](crate::flags::Flagged) → `ResultMessage` (wire).
 
-use ferrostem_proto::{FrameState, GridSpec, JsonMap, PixelArray};
+use ferrostem_proto::{FrameState, GridSpec, JsonMap, PixelArray, PixelPosition};
 use ndarray::{Array2, Array3};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -149,6 +149,23 @@ impl ClassicalCell {
     }
 }
 
+/// The centre of window or tile `(row, col)` of a grid.
+pub fn grid_centre(grid: &GridSpec, row: usize, col: usize) -> PixelPosition {
+    PixelPosition { row: grid.row0 + row as f64 * grid.step_row, col: grid.col0 + col as f64 * grid.step_col }
+}
+
+/// The window of a grid whose centre is nearest to `px`; `None` more than half a step outside the grid.
+pub fn grid_index(grid: &GridSpec, px: PixelPosition) -> Option<[usize; 2]> {
+    let index = |position: f64, first: f64, step: f64, count: u32| {
+        let index = ((position - first) / step).round();
+        (index >= 0.0 && index < f64::from(count)).then_some(index as usize)
+    };
+    Some([
+        index(px.row, grid.row0, grid.step_row, grid.rows)?,
+        index(px.col, grid.col0, grid.step_col, grid.cols)?,
+    ])
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test's own ramp has the length of its shape")]
 impl Frame {
@@ -168,6 +185,23 @@ impl Frame {
             state: FrameState::Complete,
             valid_rows: 0..rows,
             user_data: JsonMap::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_found_by_their_centres() {
+        let grid = GridSpec { row0: 10.0, col0: 20.0, step_row: 8.0, step_col: 4.0, rows: 3, cols: 5 };
+        for (i, j) in [(0, 0), (2, 4), (1, 3)] {
+            let PixelPosition { row, col } = grid_centre(&grid, i, j);
+            assert_eq!(grid_index(&grid, PixelPosition { row: row + 3.9, col: col - 1.9 }), Some([i, j]));
+        }
+        for (row, col) in [(5.9, 20.0), (30.1, 20.0), (10.0, 17.9), (10.0, 38.1), (f64::NAN, 20.0)] {
+            assert_eq!(grid_index(&grid, PixelPosition { row, col }), None, "{row}, {col}");
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use super::EvaluateError;
 use crate::config::InvalidSetting;
-use crate::frame::Frame;
+use crate::frame::{Frame, grid_centre};
 use crate::ingest::SourceSettings;
 use crate::ingest::validate::validate;
 use crate::label::{FrameScene, PrecisionBound, bound};
 use crate::polarization::sample_on_grid;
 use crate::simulate::{SimulatedFrame, TrainingRanges, Truth, TruthCell, random_scene, render};
-use ferrostem_proto::{FrameMessage, Grid, ResultMessage};
+use ferrostem_proto::{FrameMessage, Grid, PixelPosition, ResultMessage};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -153,8 +153,7 @@ pub fn known_windows(result: &ResultMessage, truth: &Truth, within_cells: f64, f
         .filter_map(|((i, j), index)| {
             let index = (*index)?;
             let cell = cells.get(index).filter(|cell| !cell.disturbed)?;
-            let row = result.grid.row0 + i as f64 * result.grid.step_row;
-            let col = result.grid.col0 + j as f64 * result.grid.step_col;
+            let PixelPosition { row, col } = grid_centre(&result.grid, i, j);
             let away_pm = ((row - cell.row) * pixel[0]).hypot((col - cell.col) * pixel[1]);
             let off_centre = away_pm / cell.cell_area.abs().sqrt();
             let predicted = maps.map(|map| value(map, i, j));

@@ -4,7 +4,8 @@ use super::colour::{self, Rgb};
 use super::draw::{self, Area};
 use super::text::{Anchor, Label, Typeface};
 use super::{FigureError, FigureSettings};
-use ferrostem_proto::{Calibration, CalibrationSource, GridSpec};
+use crate::frame::grid_centre;
+use ferrostem_proto::{Calibration, CalibrationSource, GridSpec, PixelPosition};
 use ndarray::Array2;
 use tiny_skia::Pixmap;
 
@@ -70,7 +71,8 @@ impl View {
 
     /// The window or tile `(i, j)` of `grid`: half a step to each side of its centre.
     pub fn cell(&self, grid: &GridSpec, i: usize, j: usize) -> Area {
-        let centre = self.at(grid.row0 + i as f64 * grid.step_row, grid.col0 + j as f64 * grid.step_col);
+        let PixelPosition { row, col } = grid_centre(grid, i, j);
+        let centre = self.at(row, col);
         let (width, height) =
             (grid.step_col.abs() as f32 * self.scale_x, grid.step_row.abs() as f32 * self.scale_y);
         Area { x: centre.0 - width / 2.0, y: centre.1 - height / 2.0, width, height }

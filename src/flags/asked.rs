@@ -3,11 +3,10 @@
 use super::Evidence;
 use super::candidates::Finding;
 use super::expression::{Condition, FIELDS, Score, Values};
-use super::geometry::grid_centre;
 use super::ood::OodEvidence;
 use super::regions::regions;
 use crate::config::InvalidSetting;
-use crate::frame::PolarizationMaps;
+use crate::frame::{PolarizationMaps, grid_centre};
 use ferrostem_proto::CandidateKind;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 
 use super::Evidence;
 use super::asked::{self, NamedExpression};
-use super::geometry::{grid_centre, grid_index, locate};
+use super::geometry::locate;
 use super::mistilt::{MistiltMap, TileState};
 use super::ood::OodEvidence;
 use super::regions::{labels, regions, spread};
@@ -10,7 +10,7 @@ use super::selection;
 use super::vortices::Vortex;
 use super::walls::WallPoint;
 use crate::config::InvalidSetting;
-use crate::frame::Sublattice;
+use crate::frame::{Sublattice, grid_centre, grid_index};
 use ferrostem_proto::{CandidateKind, FractionalPosition, PixelPosition, StagePosition};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,7 @@
-//! One position in the three coordinate systems of a candidate, and window grids in frame pixels.
+//! One position in the three coordinate systems of a candidate.
 
 use crate::frame::Frame;
-use ferrostem_proto::{
-    Calibration, CalibrationSource, FractionalPosition, GridSpec, PixelPosition, StagePosition,
-};
+use ferrostem_proto::{Calibration, CalibrationSource, FractionalPosition, PixelPosition, StagePosition};
 
 /// Where a site of `frame` is, in pixels, as a fraction of the field of view, and as an offset from its centre.
 ///
@@ -28,41 +26,12 @@ pub fn locate(
     (frac, nm)
 }
 
-/// The centre of window or tile `(row, col)` of a grid.
-pub fn grid_centre(grid: &GridSpec, row: usize, col: usize) -> PixelPosition {
-    PixelPosition { row: grid.row0 + row as f64 * grid.step_row, col: grid.col0 + col as f64 * grid.step_col }
-}
-
-/// The window of a grid whose centre is nearest to `px`; `None` more than half a step outside the grid.
-pub fn grid_index(grid: &GridSpec, px: PixelPosition) -> Option<[usize; 2]> {
-    let index = |position: f64, first: f64, step: f64, count: u32| {
-        let index = ((position - first) / step).round();
-        (index >= 0.0 && index < f64::from(count)).then_some(index as usize)
-    };
-    Some([
-        index(px.row, grid.row0, grid.step_row, grid.rows)?,
-        index(px.col, grid.col0, grid.step_col, grid.cols)?,
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn calibration(row: f64, col: f64) -> Calibration {
         Calibration { pixel_size_pm: [row, col], source: CalibrationSource::Frame }
-    }
-
-    #[test]
-    fn windows_are_found_by_their_centres() {
-        let grid = GridSpec { row0: 10.0, col0: 20.0, step_row: 8.0, step_col: 4.0, rows: 3, cols: 5 };
-        for (i, j) in [(0, 0), (2, 4), (1, 3)] {
-            let PixelPosition { row, col } = grid_centre(&grid, i, j);
-            assert_eq!(grid_index(&grid, PixelPosition { row: row + 3.9, col: col - 1.9 }), Some([i, j]));
-        }
-        for (row, col) in [(5.9, 20.0), (30.1, 20.0), (10.0, 17.9), (10.0, 38.1), (f64::NAN, 20.0)] {
-            assert_eq!(grid_index(&grid, PixelPosition { row, col }), None, "{row}, {col}");
-        }
     }
 
     #[test]

@@ -187,9 +187,9 @@ fn weakest(significance: &Array2<f64>, [i, j]: [usize; 2], [reach_row, reach_col
 
 #[cfg(test)]
 mod tests {
-    use super::super::geometry::grid_centre;
     use super::super::testing::{Scenery, no_ood};
     use super::*;
+    use crate::frame::grid_centre;
     use rand::{RngExt, SeedableRng};
 
     /// The winding by walking round the loop.

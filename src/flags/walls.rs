@@ -1,9 +1,9 @@
 //! Domain walls: places on the window grid across which P turns.
 
 use super::Evidence;
-use super::geometry::grid_centre;
 use super::ood::OodEvidence;
 use crate::config::InvalidSetting;
+use crate::frame::grid_centre;
 use ferrostem_proto::PixelPosition;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};

@@ -5,8 +5,8 @@
 
 use crate::columns::Neighbours;
 use crate::config::InvalidSetting;
-use crate::frame::{ClassicalCell, Column, Sublattice};
-use ferrostem_proto::GridSpec;
+use crate::frame::{ClassicalCell, Column, Sublattice, grid_centre};
+use ferrostem_proto::{GridSpec, PixelPosition};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
@@ -125,8 +125,7 @@ pub fn sample_on_grid(
         cells.iter().map(|cell| [cell.col * pixel_size_pm[1], cell.row * pixel_size_pm[0]]).collect();
     let tree = Neighbours::new(&points);
     Array2::from_shape_fn((grid.rows as usize, grid.cols as usize), |(i, j)| {
-        let row = grid.row0 + i as f64 * grid.step_row;
-        let col = grid.col0 + j as f64 * grid.step_col;
+        let PixelPosition { row, col } = grid_centre(grid, i, j);
         tree.nearest([col * pixel_size_pm[1], row * pixel_size_pm[0]], max_distance_pm)
             .map(|(index, _)| index)
     })

@@ -2,8 +2,9 @@
 
 use super::LoopSettings;
 use super::strategies::{WANTED, raster};
+use crate::frame::grid_centre;
 use crate::simulate::Microscope;
-use ferrostem_proto::{Candidate, CandidateKind, ResultMessage};
+use ferrostem_proto::{Candidate, CandidateKind, PixelPosition, ResultMessage};
 
 /// What is looked at lies at least so far inside its detail, nm: the specimen drifts on between overview and detail.
 const MARGIN_NM: f64 = 0.6;
@@ -61,7 +62,7 @@ impl Plan {
         let grid = &result.grid;
         for (index, &p_value) in result.ood.p_value.values().iter().enumerate() {
             let (i, j) = (index / grid.cols as usize, index % grid.cols as usize);
-            let [row, col] = [grid.row0 + i as f64 * grid.step_row, grid.col0 + j as f64 * grid.step_col];
+            let PixelPosition { row, col } = grid_centre(grid, i, j);
             let at_nm = scan.pixel_to_specimen_nm(row, col);
             let decades = -f64::from(p_value).log10();
             let detail = self.details.iter_mut().find(|detail| detail.shows(at_nm));

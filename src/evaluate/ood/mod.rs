@@ -21,8 +21,10 @@ use super::EvaluateError;
 use super::table::{Entry, Table};
 use super::windows::at_dose;
 use crate::config::InvalidSetting;
+use crate::frame::grid_centre;
 use crate::pipeline::{Analyzer, Observed};
 use crate::simulate::TrainingRanges;
+use ferrostem_proto::PixelPosition;
 use serde::{Deserialize, Serialize};
 
 /// What is judged, and on how much.
@@ -219,7 +221,7 @@ impl Bench<'_> {
 fn sort(marked: &MarkedFrame, observed: &Observed, scores: &[ndarray::Array2<f32>], to: &mut [Columns; 2]) {
     let grid = &observed.grid;
     for (i, j) in (0..grid.rows as usize).flat_map(|i| (0..grid.cols as usize).map(move |j| (i, j))) {
-        let (row, col) = (grid.row0 + i as f64 * grid.step_row, grid.col0 + j as f64 * grid.step_col);
+        let PixelPosition { row, col } = grid_centre(grid, i, j);
         let [strange, usual] = &mut *to;
         let columns = match marked.mark(row, col) {
             Mark::Strange => strange,

@@ -1,6 +1,7 @@
 //! The scores that are compared, and what some of them must know of usual windows.
 
 use super::super::EvaluateError;
+use crate::frame::grid_centre;
 use crate::networks::{FeatureStatistics, is_measured};
 use crate::pipeline::Observed;
 use crate::polarization::sample_on_grid;
@@ -236,8 +237,8 @@ fn doubt(observed: &Observed) -> Array2<f32> {
     let (below, _) = map.frame_to_model(grid.row0 + grid.step_row, grid.col0);
     let half = (AROUND_PM / observed.sampling.step_pm[0] * (below - top)).round();
     Array2::from_shape_fn((rows, cols), |(i, j)| {
-        let (row, col) =
-            map.frame_to_model(grid.row0 + i as f64 * grid.step_row, grid.col0 + j as f64 * grid.step_col);
+        let centre = grid_centre(grid, i, j);
+        let (row, col) = map.frame_to_model(centre.row, centre.col);
         let span = |at: f64, size: usize| {
             let first = (at - half).round().max(0.0) as usize;
             first.min(size)..((at + half).round().max(0.0) as usize + 1).min(size)

@@ -18,12 +18,12 @@ use super::table::{Entry, Table};
 use super::windows::random;
 use crate::config::InvalidSetting;
 use crate::figure::{self, DamagedCopy, FigureSettings};
-use crate::frame::{Frame, ScanGeometry};
+use crate::frame::{Frame, ScanGeometry, grid_centre};
 use crate::label::{LabelSettings, label_frame};
 use crate::pipeline::Analyzer;
 use crate::preprocess::measured_pixels;
 use agreement::Agreement;
-use ferrostem_proto::{CandidateKind, ResultMessage};
+use ferrostem_proto::{CandidateKind, PixelPosition, ResultMessage};
 use ndarray::{Array2, indices};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -196,15 +196,14 @@ impl DamagedCopies {
     fn add(&mut self, original: &Seen, copy: Seen, area: Area, window_pm: f64) {
         let result = &copy.result;
         let grid = &result.grid;
-        let away = |row: f64, col: f64| area.away_pm(row, col, result.calibration.pixel_size_pm);
+        let away = |px: PixelPosition| area.away_pm(px.row, px.col, result.calibration.pixel_size_pm);
         let flagged =
             |result: &ResultMessage, (i, j)| result.ood.flag.get(i, j).is_some_and(|&flag| flag != 0);
         for at in indices((grid.rows as usize, grid.cols as usize)) {
             let p_value =
                 |result: &ResultMessage| result.ood.p_value.get(at.0, at.1).filter(|p| !p.is_nan()).copied();
             let (Some(_), Some(p_value)) = (p_value(&original.result), p_value(result)) else { continue };
-            let away_pm =
-                away(grid.row0 + at.0 as f64 * grid.step_row, grid.col0 + at.1 as f64 * grid.step_col);
+            let away_pm = away(grid_centre(grid, at.0, at.1));
             let windows = if away_pm == 0.0 {
                 &mut self.inside
             } else if away_pm > window_pm {
@@ -217,7 +216,7 @@ impl DamagedCopies {
             windows.flagged += usize::from(flagged(result, at));
         }
         let strange = result.candidates.iter().filter(|candidate| candidate.kind == CandidateKind::Ood);
-        let distances: Vec<f64> = strange.map(|candidate| away(candidate.px.row, candidate.px.col)).collect();
+        let distances: Vec<f64> = strange.map(|candidate| away(candidate.px)).collect();
         self.copies += 1;
         self.found += usize::from(distances.iter().any(|away_pm| *away_pm <= 0.5 * window_pm));
         self.candidates_outside += distances.iter().filter(|away_pm| **away_pm > window_pm).count();

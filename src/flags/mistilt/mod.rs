@@ -23,9 +23,8 @@ mod tiles;
 
 pub use settings::MistiltSettings;
 
-use super::geometry::{grid_centre, grid_index};
 use super::{Evidence, Reference};
-use crate::frame::PolarizationMaps;
+use crate::frame::{PolarizationMaps, grid_centre, grid_index};
 use blend::Windows;
 use ferrostem_proto::{GridSpec, PixelPosition};
 use field::Sample;
@@ -220,8 +219,7 @@ fn corrected(
 ) -> CorrectedMaps {
     let less = |map: &Array2<f32>, offset: fn(&TileVerdict) -> f64| {
         Array2::from_shape_fn(map.dim(), |(i, j)| {
-            let row = windows.row0 + i as f64 * windows.step_row;
-            let col = windows.col0 + j as f64 * windows.step_col;
+            let PixelPosition { row, col } = grid_centre(windows, i, j);
             let at = tiles.indices(row, col);
             let mut sum = 0.0;
             for (di, dj) in [(0, 0), (0, 1), (1, 0), (1, 1)] {

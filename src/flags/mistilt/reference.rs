@@ -6,8 +6,7 @@
 
 use super::{MistiltSettings, turned};
 use crate::flags::Evidence;
-use crate::flags::geometry::grid_index;
-use crate::frame::PolarizationMaps;
+use crate::frame::{PolarizationMaps, grid_index};
 use crate::material::Material;
 use crate::preprocess::AreaSums;
 use ferrostem_proto::PixelPosition;

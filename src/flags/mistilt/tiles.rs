@@ -1,7 +1,8 @@
 //! The tiles of a frame.
 
 use super::MistiltSettings;
-use ferrostem_proto::GridSpec;
+use crate::frame::grid_centre;
+use ferrostem_proto::{GridSpec, PixelPosition};
 
 /// More tiles than this take too long.
 const MOST_TILES: f64 = 256.0;
@@ -40,12 +41,11 @@ impl Tiles {
     /// `[x, y]`.
     pub fn centres_nm(&self, pixel: [f64; 2]) -> Vec<[f64; 2]> {
         let grid = self.grid;
-        let place = move |i: u32, j: u32| {
-            let row = grid.row0 + f64::from(i) * grid.step_row;
-            let col = grid.col0 + f64::from(j) * grid.step_col;
+        let place = move |i: usize, j: usize| {
+            let PixelPosition { row, col } = grid_centre(&grid, i, j);
             [col * pixel[1] / 1000.0, row * pixel[0] / 1000.0]
         };
-        (0..grid.rows).flat_map(|i| (0..grid.cols).map(move |j| place(i, j))).collect()
+        (0..grid.rows as usize).flat_map(|i| (0..grid.cols as usize).map(move |j| place(i, j))).collect()
     }
 
     /// Fractional indices of a place, kept within the grid.

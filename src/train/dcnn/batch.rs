@@ -1,14 +1,14 @@
 //! What the DCNN learns from: frames, their windows, and the unit cell of each.
 
 use super::{DcnnTask, WEIGHTS};
-use crate::frame::ClassicalCell;
+use crate::frame::{ClassicalCell, grid_centre};
 use crate::polarization::sample_on_grid;
 use crate::simulate::TrainingRanges;
 use crate::train::TrainError;
 use crate::train::columns::{self, Aims};
 use crate::train::samples::{Sample, Simulation, Split, add_gaussian_noise, normalised};
 use crate::train::settings::Stack;
-use ferrostem_proto::GridSpec;
+use ferrostem_proto::{GridSpec, PixelPosition};
 use ndarray::{Array2, Array3, Array4, Axis, s as nds};
 use rand::RngExt as _;
 
@@ -147,8 +147,7 @@ impl DcnnTask {
         let pixel = self.settings.pixel_size_pm;
         let far_enough = |cell: &ClassicalCell, window: usize| {
             let (i, j) = (window / grid.cols as usize, window % grid.cols as usize);
-            let row = grid.row0 + i as f64 * grid.step_row;
-            let col = grid.col0 + j as f64 * grid.step_col;
+            let PixelPosition { row, col } = grid_centre(grid, i, j);
             (row - cell.row).hypot(col - cell.col) * pixel >= self.settings.cell_minimum_pm
         };
         sample_on_grid(&centres, grid, [pixel; 2], within_pm)
