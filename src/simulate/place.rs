@@ -1,8 +1,10 @@
 //! Which columns a frame shows, and where.
 
 use super::lattice::{Grid, HOST, Interstitial, Lattice, Site, SiteColumn, SiteKind};
+use super::scan_field::ScanField;
 use super::truth::ColumnClass;
 use super::view::{View, add, apply};
+use ndarray::Array2;
 
 /// The columns in and around the frame, by the lattice that they belong to.
 pub(super) struct Placed {
@@ -41,10 +43,14 @@ pub(super) struct PlacedColumn {
     pub mistilt_pm: [f64; 2],
     /// The tilt itself, in the specimen frame.
     pub tilt_mrad: [f64; 2],
+    /// See [`View::mark_saturated`].
+    pub saturated: bool,
 }
 
 /// Points a side of the mesh over the frame from which the cells are found that it may see.
 const MESH: usize = 16;
+/// Where a Gaussian is half as high as in its middle, standard deviations: √(2 ln 2).
+const HALF_HEIGHT_SIGMAS: f64 = 1.177_410_022_515_474_7;
 
 impl SiteKind {
     const fn class(self) -> ColumnClass {
@@ -136,6 +142,29 @@ impl View<'_> {
             seen_px: self.image_px(add(add(true_pm, column.scatter), tilt)),
             mistilt_pm: apply(&self.to_image, tilt),
             tilt_mrad: mistilt.mrad,
+            saturated: false,
+        }
+    }
+
+    /// Marks the columns that the detector could not show: one of the `saturated` pixels `[row, col]` is nearer to the middle of the
+    /// column, as the scan shows it, than where it is half as high.
+    pub(super) fn mark_saturated(&self, placed: &mut Placed, saturated: &Array2<bool>, field: &ScanField) {
+        if !saturated.iter().any(|&saturated| saturated) {
+            return;
+        }
+        let (rows, cols) = saturated.dim();
+        for column in placed.columns_mut() {
+            let sigma_px = self.widest_px(column);
+            let radius_px = HALF_HEIGHT_SIGMAS * sigma_px;
+            let [x, y] = column.seen_px;
+            let [row, col] = field.imaged_px([y, x], sigma_px);
+            let near = |at: f64, size: usize| {
+                let end = (at + radius_px + 1.0).clamp(0.0, size as f64) as usize;
+                (at - radius_px).max(0.0) as usize..end
+            };
+            column.saturated = near(row, rows)
+                .flat_map(|i| near(col, cols).map(move |j| (i, j)))
+                .any(|(i, j)| (i as f64 - row).hypot(j as f64 - col) <= radius_px && saturated[[i, j]]);
         }
     }
 }
@@ -150,6 +179,11 @@ impl Placed {
     /// Every column that is to be drawn.
     pub fn columns(&self) -> impl Iterator<Item = &PlacedColumn> {
         self.grids.iter().flat_map(|grid| grid.columns.iter().flatten()).chain(&self.interstitials)
+    }
+
+    fn columns_mut(&mut self) -> impl Iterator<Item = &mut PlacedColumn> {
+        let grids = self.grids.iter_mut().flat_map(|grid| grid.columns.iter_mut().flatten());
+        grids.chain(&mut self.interstitials)
     }
 }
 

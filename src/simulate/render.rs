@@ -35,16 +35,18 @@ pub fn render(
     let microscope = microscope.scanned();
     let field = ScanField::draw(&microscope, rng);
     let view = View::new(specimen, &microscope, field.farthest_px());
-    let placed = view.place_columns();
-    let mut truth = view.truth(&placed);
+    let mut placed = view.place_columns();
     let mut canvas = Canvas::new(microscope.shape, &field, view.narrowest_px());
     view.add_background(&mut canvas);
     for column in placed.columns() {
         view.add_column(&mut canvas, column);
     }
     let mut pixels = canvas.into_scanned();
-    truth.saturated = detect(&mut pixels, &field, &microscope, rng);
-    truth.scan = field;
+    let saturated = detect(&mut pixels, &field, &microscope, rng);
+    if let Some(saturated) = &saturated {
+        view.mark_saturated(&mut placed, saturated, &field);
+    }
+    let truth = Truth { saturated, scan: field, ..view.truth(&placed) };
     Ok(SimulatedFrame { pixels, truth })
 }
 

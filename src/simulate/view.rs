@@ -113,6 +113,12 @@ impl<'a> View<'a> {
         (self.in_px(lengthened), height * m.tilt.contrast(mrad))
     }
 
+    /// Standard deviation of a column in the image along that axis along which it is wider, pixels.
+    pub fn widest_px(&self, placed: &PlacedColumn) -> f64 {
+        let (covariance, _) = self.look(&placed.column, placed.tilt_mrad);
+        covariance.xx.max(covariance.yy).sqrt()
+    }
+
     fn in_px(&self, Covariance { xx, xy, yy }: Covariance) -> Covariance {
         let [high_pm, wide_pm] = self.microscope.pixel_sizes_pm();
         Covariance {

@@ -118,3 +118,35 @@ fn planted_polarization_is_exact_in_the_columns_themselves() {
         assert!((cell.p_x - x).hypot(cell.p_y - y) < 1e-6, "{cell:?}");
     }
 }
+
+#[test]
+fn a_cell_is_disturbed_where_one_of_its_columns_saturates_the_detector() {
+    let specimen = Specimen { columns: narrow(), ..Specimen::default() };
+    // Of columns with a peak of 1000 counts a part has pixels beyond that by chance.
+    let detector = Detector { full_well_counts: Some(1040.0), ..Detector::default() };
+    let microscope = Microscope { shot_noise: true, detector, ..quiet([240, 240]) };
+    let frame = frame(&specimen, &microscope);
+    let saturated = frame.truth.saturated.as_ref().unwrap();
+    let radius_px = (2.0 * 2f64.ln()).sqrt() * 45.0 / microscope.pixel_size_pm;
+    let is_saturated = |column: &TruthColumn| {
+        let near = |(row, col): (usize, usize)| {
+            (row as f64 - column.row).hypot(col as f64 - column.col) <= radius_px
+        };
+        saturated.indexed_iter().any(|(at, &saturated)| saturated && near(at))
+    };
+    let shown = frame.truth.columns.iter().filter(|column| column.sublattice().is_some());
+    let shown: Vec<&TruthColumn> = shown.filter(|column| is_saturated(column)).collect();
+    let mut counts = [0, 0];
+    for cell in central_cells(&frame, 40.0) {
+        // A columns are 0.71 edges from the middle of the cell, the next B columns 1 edge.
+        let reach_px = 0.85 * cell.cell_area.sqrt() / microscope.pixel_size_pm;
+        let own = |column: &&TruthColumn| (column.row - cell.row).hypot(column.col - cell.col) < reach_px;
+        assert_eq!(cell.disturbed, shown.iter().any(own), "{cell:?}");
+        counts[usize::from(cell.disturbed)] += 1;
+    }
+    assert!(counts.iter().all(|count| *count > 5), "{counts:?}");
+    // A detector that never saturates disturbs none.
+    let detector = Detector { full_well_counts: Some(1e6), ..Detector::default() };
+    let frame = self::frame(&specimen, &Microscope { detector, ..microscope });
+    assert!(frame.truth.saturated.is_some() && frame.truth.cells.iter().all(|cell| !cell.disturbed));
+}

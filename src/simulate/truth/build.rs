@@ -98,7 +98,8 @@ impl View<'_> {
         let cell_area = 0.5 * (diagonal[0] * other[1] - diagonal[1] * other[0]).abs();
         let (a, b_edges) = nearer_to_x_first(along_a, along_b);
         let mean_length = |e: [[f64; 2]; 2]| 0.5 * (length(e[0]) + length(e[1]));
-        let changed = corners.iter().any(|c| c.column.defect.is_some()) || b.column.defect.is_some();
+        let is_changed = |column: &PlacedColumn| column.column.defect.is_some() || column.saturated;
+        let changed = corners.into_iter().chain([b]).any(is_changed);
         let at_core = grid.displaced && {
             let place = add(b_site, b.column.shift);
             self.lattice.displacement().distance_to_core(place) < CORE_CELLS * grid.mean_edge()

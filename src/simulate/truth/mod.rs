@@ -57,7 +57,7 @@ pub struct TruthCell {
     pub composition: f64,
     /// The kind of the region that the B column is in: grain, stacking fault, antiphase, inclusion or substrate; `None` in the host.
     pub region: Option<DefectKind>,
-    /// One of its five columns is changed by a defect, an interstitial stands in it, or a dislocation's core is within a cell and a
+    /// One of its five columns is changed by a defect or saturates the detector within half its height, an interstitial stands in it, or a dislocation's core is within a cell and a
     /// half. In an amorphous patch, the other values are those of the crystal that would have been there.
     pub disturbed: bool,
 }
