@@ -83,6 +83,8 @@ pub enum Reason {
     SigmaAround,
     /// The DCNN says that the unit cell is another than around.
     CellAround,
+    /// The cell that the DCNN predicts is none: its edges do not enclose its area.
+    Contradiction,
     /// The columns say otherwise.
     Classical,
 }
@@ -100,6 +102,7 @@ impl std::fmt::Display for Reason {
             Self::Sigma => f.write_str("P uncertain"),
             Self::SigmaAround => f.write_str("P more uncertain than around"),
             Self::CellAround => f.write_str("the cell unlike that around"),
+            Self::Contradiction => f.write_str("the predicted cell contradicts itself"),
             Self::Classical => f.write_str("P is not what the columns say"),
         }
     }
@@ -118,6 +121,7 @@ impl OodEvidence {
             Reason::SigmaAround,
             Reason::CellAround,
             Reason::AreaUnlikeTraining,
+            Reason::Contradiction,
         ];
         let parts = Score::PARTS.into_iter().zip(named);
         let mut parts: Vec<(f32, Reason)> = parts

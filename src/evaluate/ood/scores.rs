@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use std::num::NonZeroUsize;
 
 /// Their names, in the order of [`Scores::of`].
-pub const SCORES: [&str; 11] = [
+pub const SCORES: [&str; 12] = [
     "shipped",
     "Mahalanobis",
     "surroundings",
@@ -24,6 +24,7 @@ pub const SCORES: [&str; 11] = [
     "sigma around",
     "cell around",
     "area",
+    "contradiction",
     "heads",
     "1 - softmax",
 ];
@@ -122,7 +123,8 @@ impl<'a> Scores<'a> {
     pub fn of(&self, observed: &Observed) -> Vec<Array2<f32>> {
         let Some(maps) = &observed.maps else { return Vec::new() };
         let unusual = self.statistics.judge(maps, observed.sampling);
-        let [training, surroundings, sigma, sigma_around, cell_around, area] = unusual.scores.parts;
+        let [training, surroundings, sigma, sigma_around, cell_around, area, contradiction] =
+            unusual.scores.parts;
         let by_window = |score: &dyn Fn(&DVector<f64>) -> f64| {
             Array2::from_shape_vec(
                 maps.p_x.dim(),
@@ -148,6 +150,7 @@ impl<'a> Scores<'a> {
             sigma_around,
             cell_around,
             area,
+            contradiction,
             by_window(&|window| self.disagreement(window)),
             doubt(observed),
         ]

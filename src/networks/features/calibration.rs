@@ -5,7 +5,7 @@
 use super::FeatureError;
 use super::scores::{Sampling, WHOLE_PM, WindowScores, mean_around};
 use super::thresholds::{LEVELS, LEVELS_PER_DECADE, decades, tail, thresholds};
-use ndarray::{Array2, Zip};
+use ndarray::Array2;
 
 /// Bounds of the classes of the pixel size, pm: finer than the networks' 15, about that, and coarser, where there is less to see.
 const CLASSES_PM: [f64; 2] = [13.0, 17.5];
@@ -27,19 +27,28 @@ pub enum Score {
     CellAround = 4,
     /// How far the mean features around it are from those of the training set.
     Area = 5,
+    /// How far the predicted area is from what the predicted edges enclose, around.
+    Contradiction = 6,
     /// All of them, see [`Calibration::together`].
-    Together = 6,
+    Together = 7,
 }
 
 impl Score {
     /// All, in their order.
     pub const ALL: [Self; Self::PARTS.len() + 1] = {
-        let [a, b, c, d, e, f] = Self::PARTS;
-        [a, b, c, d, e, f, Self::Together]
+        let [a, b, c, d, e, f, g] = Self::PARTS;
+        [a, b, c, d, e, f, g, Self::Together]
     };
     /// All but [`Self::Together`].
-    pub const PARTS: [Self; 6] =
-        [Self::Training, Self::Surroundings, Self::Sigma, Self::SigmaAround, Self::CellAround, Self::Area];
+    pub const PARTS: [Self; 7] = [
+        Self::Training,
+        Self::Surroundings,
+        Self::Sigma,
+        Self::SigmaAround,
+        Self::CellAround,
+        Self::Area,
+        Self::Contradiction,
+    ];
 }
 
 /// What a window's oddity in what the network answers counts beside that of its features, where both are compared with their
@@ -136,7 +145,8 @@ impl Calibration {
     }
 
     /// How surprising each window is, decades: what it and those next to it differ by from their surroundings, in features, sigma and cell,
-    /// or what those around it differ by from the training set, one by one in features and sigma or in the mean of their features. Each part is measured by the share of all windows
+    /// or what those around it differ by from the training set, one by one in features and sigma or in the mean of their features,
+    /// or answers that contradict each other. Each part is measured by the share of all windows
     /// that score higher, and not by the worst stratum's, which would drown the others; the promise is made of the whole. Surprise is
     /// averaged over the squares in which an anomaly would show, which noise does not fill.
     ///
@@ -178,10 +188,9 @@ fn together(usual: &[f32], scores: &WindowScores) -> Array2<f32> {
     let [near, far] = LOCAL_PM.map(|side_pm| mean_around(&local.view(), side_pm, step_pm));
     let mut together = mean_around(&whole.view(), WHOLE_PM, step_pm);
     // The maximum passes over a NaN.
-    let area = part(Score::Area);
-    Zip::from(&mut together).and(&near).and(&far).and(&area).for_each(|all, &near, &far, &area| {
-        *all = all.max(near).max(far).max(area * AREA_WEIGHT);
-    });
+    for other in [near, far, part(Score::Area) * AREA_WEIGHT, part(Score::Contradiction)] {
+        together.zip_mut_with(&other, |all, &other| *all = all.max(other));
+    }
     together
 }
 

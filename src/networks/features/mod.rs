@@ -247,7 +247,7 @@ mod tests {
             ..PolarizationMaps::of_features(features)
         };
         let unusual = plain().judge(&maps, Sampling { step_pm: [120.0; 2], pixel_pm: 15.0 });
-        let [training, surroundings, sigma, around, cell, _, together] = &unusual.p_values;
+        let [training, surroundings, sigma, around, cell, .., together] = &unusual.p_values;
         assert!(training[[9, 10]] < 1e-3 && surroundings[[9, 10]] < 1e-3 && together[[9, 10]] < 1e-3);
         assert!(sigma[[9, 10]] > 0.5 && around[[9, 10]] > 0.5 && cell[[9, 10]] == 1.0);
         assert!(training[[0, 0]] > 0.5 && together[[0, 0]] > 0.1);

@@ -11,6 +11,8 @@ use std::ops::Range;
 const TILE_PM: f64 = 2760.0;
 /// A tile with fewer windows has no usual one.
 const LEAST_WINDOWS: usize = 25;
+/// Side of the squares over which contradictions of the answers are averaged, pm: about that of a window.
+const ANSWERS_PM: f64 = 1080.0;
 /// Side of the squares over which what frames share is averaged, pm; it does not change within them.
 pub(super) const WHOLE_PM: f64 = 1560.0;
 /// What is left of the variance within frames in the mean over such a square: neighbouring windows see the same cells.
@@ -45,7 +47,9 @@ pub struct WindowScores {
     /// - sigma over the tile's median; NaN in a tile of too few windows;
     /// - mean square of how far the cell's edges, angle and area lie from the tile's medians, in the tile's own standard deviations; NaN in a
     ///   tile of too few windows;
-    /// - squared distance of the mean features of the windows around from the training set's, in standard deviations of such means.
+    /// - squared distance of the mean features of the windows around from the training set's, in standard deviations of such means;
+    /// - mean square, over the windows around, of how far the predicted area is from what the predicted edges and angle enclose, as a part
+    ///   of it: of a lattice that it does not know, a network says what no cell can be.
     pub parts: [Array2<f32>; Score::PARTS.len()],
     pub sampling: Sampling,
 }
@@ -66,6 +70,7 @@ impl WindowScores {
             }
         }
         scores.parts[Score::Area as usize] = from_means(maps, within, sampling.step_pm);
+        scores.parts[Score::Contradiction as usize] = contradictions(maps, sampling.step_pm);
         scores
     }
 
@@ -101,7 +106,7 @@ impl WindowScores {
             // Values that are all alike differ by rounding alone.
             (map, usual, deviation.max(f32::EPSILON * usual.abs()).max(f32::MIN_POSITIVE))
         });
-        let [from_training, from_surroundings, own_sigma, from_sigma, from_cell, _] = &mut self.parts;
+        let [from_training, from_surroundings, own_sigma, from_sigma, from_cell, ..] = &mut self.parts;
         for at @ [row, col] in places {
             let window = maps.features.slice(s![row, col, ..]);
             let (Some(&sigma), true) = (maps.p_sigma.get(at), is_measured(&window)) else { continue };
@@ -117,7 +122,18 @@ impl WindowScores {
     }
 }
 
-/// The last of [`WindowScores::parts`].
+/// [`Score::Contradiction`] of [`WindowScores::parts`].
+fn contradictions(maps: &PolarizationMaps, step_pm: [f64; 2]) -> Array2<f32> {
+    let mut off = maps.cell_area.clone();
+    Zip::from(&mut off).and(&maps.cell_a).and(&maps.cell_b).and(&maps.cell_angle).for_each(
+        |off, &a, &b, &angle| {
+            *off = (*off / (a * b * angle.sin()) - 1.0).powi(2);
+        },
+    );
+    mean_around(&off.view(), ANSWERS_PM, step_pm)
+}
+
+/// [`Score::Area`] of [`WindowScores::parts`].
 fn from_means(maps: &PolarizationMaps, within: &[f32], step_pm: [f64; 2]) -> Array2<f32> {
     let measured = maps.features.map_axis(Axis(2), |window| is_measured(&window));
     let mut distances = Array2::zeros(measured.dim());
@@ -212,6 +228,25 @@ mod tests {
     }
 
     #[test]
+    fn edges_that_do_not_enclose_the_area_contradict_it_around() {
+        let mut maps = PolarizationMaps::of_features(Array3::zeros((10, 10, 1)));
+        let (a, b, angle) = (410.0f32, 380.0f32, 1.5f32);
+        (maps.cell_a, maps.cell_b) = (maps.cell_a.mapv(|_| a), maps.cell_b.mapv(|_| b));
+        maps.cell_angle.fill(angle);
+        maps.cell_area.fill(a * b * angle.sin());
+        maps.cell_area[[2, 2]] *= 1.3;
+        // 9 windows a side: 81 of them, and 25 in the corner, that one among them.
+        let found = contradictions(&maps, [120.0; 2]);
+        assert!(
+            (found[[5, 5]] - 0.09 / 81.0).abs() < 1e-6 && (found[[0, 0]] - 0.09 / 25.0).abs() < 1e-6,
+            "{found}"
+        );
+        assert!(found[[9, 9]].abs() < 1e-9);
+        maps.cell_angle[[0, 0]] = f32::NAN;
+        assert!(contradictions(&maps, [120.0; 2])[[0, 0]].is_nan());
+    }
+
+    #[test]
     fn a_window_is_compared_with_its_surroundings_and_not_measured_ones_with_none() {
         // Two components; the second hardly varies within frames.
         let mut features = Array3::from_shape_fn((6, 6, 2), |(i, j, component)| {
@@ -225,7 +260,7 @@ mod tests {
         maps.cell_b = Array2::from_shape_fn((6, 6), |(i, j)| 400.0 + ((i * 6 + j) % 3) as f32);
         maps.cell_b[[3, 3]] = 401.0 + 2.0 * 2.0 * NORMAL_OVER_MEDIAN as f32;
         let scores = WindowScores::of(&maps, &[1.0, 0.0], SAMPLING);
-        let [training, surroundings, own, around, cell, area] = &scores.parts;
+        let [training, surroundings, own, around, cell, area, _] = &scores.parts;
         // The median window is (0, 5); distances are 0 or 1 / 1.001, and two thirds are not 0.
         let unit = 1.0 / 1.001;
         let strange = (maps.features[[2, 2, 0]].powi(2) * unit + 0.25 / 1e-3) / unit;
@@ -245,7 +280,7 @@ mod tests {
         assert!((area[[1, 2]] - expected).abs() < 1e-3 * expected, "{} {expected}", area[[1, 2]]);
         let few = PolarizationMaps::of_features(maps.features.slice(s![..4, ..6, ..]).to_owned());
         let scores = WindowScores::of(&few, &[1.0, 0.0], SAMPLING);
-        let [training, surroundings, _, around, cell, _] = &scores.parts;
+        let [training, surroundings, _, around, cell, ..] = &scores.parts;
         assert!(surroundings.iter().chain(around).chain(cell).all(|value| value.is_nan()));
         assert!(training[[0, 0]] > 0.0);
     }
