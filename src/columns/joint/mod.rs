@@ -12,25 +12,28 @@
 //! ([`refine_columns`]).
 
 mod live;
+mod noise;
 mod oxygen;
 mod picture;
 mod profile;
 mod shape;
+mod smooth;
 mod step;
 mod tail;
 
 pub use live::refine_columns;
 
-pub(crate) use picture::blurred;
+pub(crate) use smooth::blurred;
 
 use super::{FoundColumns, GaussianFit, fit_gaussian};
 use crate::frame::{Column, Sublattice};
 use crate::preprocess::median;
 use ndarray::Array2;
-use picture::{Noise, Smoother};
+use noise::Noise;
 use profile::Profile;
 use rayon::prelude::*;
 use shape::Shared;
+use smooth::Smoother;
 use step::Step;
 
 /// The background is smooth on this scale, in cell edges.
@@ -265,7 +268,7 @@ impl<'a> Fitting<'a> {
         let expected = &self.columns + &self.background;
         let residual = self.pixels - &expected;
         let sigma = expected.mapv(|value| self.noise.variance(f64::from(value)).sqrt() as f32);
-        let noise_correlation = picture::correlation(&residual, &sigma);
+        let noise_correlation = noise::correlation(&residual, &sigma);
         let (rows, cols) = self.pixels.dim();
         let fits = (0..self.starts.len())
             .into_par_iter()
