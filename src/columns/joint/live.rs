@@ -3,7 +3,8 @@
 //! What the columns have in common is fitted first, from where they were found, and costs little; then few rounds are enough. The
 //! tail is taken as it usually is: at live doses a wrong one costs less than noise does.
 
-use super::{Fitting, JointFit, Kind, Noise, Pace, Profile, Shared, USUAL_SIGMA_CELLS};
+use super::shape::Shared;
+use super::{Fitting, JointFit, Kind, Noise, Pace};
 use crate::columns::lattice::lattice_of;
 use crate::columns::{ColumnSettings, FoundColumns, GaussianFit};
 use crate::frame::Column;
@@ -12,14 +13,9 @@ use rayon::prelude::*;
 
 /// Part of the height that is tail.
 const USUAL_TAIL: f64 = 0.12;
-/// Of so many rows and columns one is read for what the columns share, as long as a column is several times as wide.
-const EVERY_SIGMA: f64 = 0.7;
 /// Steps of what the columns share before the first round; each round has one more.
 const FIRST_STEPS: usize = 6;
 const ROUNDS: usize = 3;
-/// How far from a column's centre it is found, standard deviation of a coordinate, in cell edges: 8 pm. It keeps faint columns from
-/// being drawn away, and weighs nothing beside the pixels of others.
-const FOUND_CELLS: f64 = 0.02;
 
 /// Replaces column positions by those of a fit of all columns of the frame together, in parallel.
 ///
@@ -53,23 +49,19 @@ pub fn refine_columns(
 }
 
 fn fit_live(pixels: &Array2<f32>, found: &FoundColumns, edges: [[f64; 2]; 2], cell_px: f64) -> JointFit {
-    let mut fit = Fitting::at(pixels, found, cell_px, Pace::Live);
-    let usual = Profile::round(USUAL_SIGMA_CELLS * cell_px, USUAL_TAIL);
-    fit.profiles = [usual; 2];
-    fit.every = (EVERY_SIGMA * usual.sigma_px()).max(1.0) as usize;
-    fit.found_within_px = FOUND_CELLS * cell_px;
-    fit.noise = Noise::between_neighbours(pixels);
+    let mut fit = Fitting::at(pixels, found, cell_px, Pace::Live, USUAL_TAIL);
+    fit.model.noise = Noise::between_neighbours(pixels);
     // Any height will do: the first step is exact in the heights.
-    let height = fit.noise.floor.sqrt();
-    fit.spots.iter_mut().for_each(|spot| spot.amplitude = height);
-    fit.add_oxygen(edges);
+    let height = fit.model.noise.floor.sqrt();
+    fit.model.spots.iter_mut().for_each(|spot| spot.amplitude = height);
+    fit.model.add_oxygen(edges, cell_px);
     fit.shape_step(Shared::Heights);
     for _ in 0..FIRST_STEPS {
         fit.shape_step(Shared::All);
     }
     fit.draw();
     for _ in 0..ROUNDS {
-        fit.noise = fit.noise_left();
+        fit.model.noise = fit.noise_left();
         fit.step(Kind::A);
         fit.draw();
         fit.step(Kind::B);

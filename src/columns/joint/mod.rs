@@ -8,44 +8,39 @@
 //!
 //! The columns of one sublattice take a Gauss–Newton step each against the frame less all others, then those of the other, then
 //! profile, background and noise; and so on until nothing moves. Where it stands still, every column has least squares with all
-//! others where they belong: the same as one fit of all parameters, without its matrix. Live frames have time for a few rounds
-//! ([`refine_columns`]).
+//! others where they belong: the same as one fit of all parameters, without its matrix ([`fit_jointly`]). Live frames have time for
+//! a few rounds ([`refine_columns`]). What else the two do differently is in [`pace`].
 
 mod live;
 mod noise;
 mod oxygen;
+mod pace;
 mod picture;
 mod profile;
 mod shape;
 mod smooth;
 mod step;
 mod tail;
+mod thorough;
 
 pub use live::refine_columns;
-
 pub(crate) use smooth::blurred;
+pub use thorough::fit_jointly;
 
-use super::{FoundColumns, GaussianFit, fit_gaussian};
+use super::{FoundColumns, GaussianFit};
 use crate::frame::{Column, Sublattice};
-use crate::preprocess::median;
 use ndarray::Array2;
 use noise::Noise;
+use oxygen::Oxygen;
+use pace::Pace;
 use profile::Profile;
 use rayon::prelude::*;
-use shape::Shared;
 use smooth::Smoother;
 use step::Step;
 
 /// The background is smooth on this scale, in cell edges.
 const BACKGROUND_CELLS: f64 = 0.75;
-/// Half the side of the box of the first, single fits, in cell edges.
-const FIRST_FIT_CELLS: f64 = 0.18;
-/// Rounds at most; with the tail held at another value than before, the fit only has to follow.
-const MAX_ROUNDS: usize = 30;
-const MAX_FOLLOWING_ROUNDS: usize = 10;
-/// Rounds before the profiles are fitted: first the positions have to be about right.
-const FIRST_ROUNDS: usize = 3;
-/// Widths over the cell's edge where single fits tell none.
+/// Widths over the cell's edge where nothing tells of them.
 const USUAL_SIGMA_CELLS: f64 = 0.18;
 
 /// The columns of a frame, and what they were fitted with.
@@ -100,53 +95,44 @@ impl From<Sublattice> for Kind {
     }
 }
 
-/// Fits all of `columns` to `pixels` together.
-///
-/// # Shapes
-/// `pixels` `[row, col]`; non-finite pixels are left out. `cell_px`: edge of the unit cell. Results are for the columns within the
-/// frame.
-pub fn fit_jointly(pixels: &Array2<f32>, found: &FoundColumns, cell_px: f64) -> JointFit {
-    let tail = tail::fraction(pixels, found, cell_px);
-    let mut fit = Fitting::start(pixels, found, cell_px, tail);
-    let (rounds, converged) = fit.settle(None);
-    fit.finish(rounds, converged)
+/// A fit under way.
+struct Fitting<'a> {
+    given: Given<'a>,
+    model: Model,
+    drawn: Drawn,
 }
 
-struct Fitting<'a> {
+/// What stays as it is during a fit.
+struct Given<'a> {
+    /// `[row, col]`.
     pixels: &'a Array2<f32>,
+    found: &'a FoundColumns,
+    cell_px: f64,
+    pace: Pace,
+    /// What the pace says of columns of the usual width ([`Pace::every`]).
+    every: usize,
+    smoother: Smoother,
+}
+
+/// What is fitted.
+struct Model {
+    /// The columns within the frame and those beyond it, in the order in which they were found; then oxygen.
     spots: Vec<Spot>,
-    starts: &'a [Column],
-    /// Heights of the columns of B and A within the frame.
-    heights: [f64; 2],
+    /// Of B and A.
     profiles: [Profile; 2],
-    /// Sum of all columns, and the smooth rest.
+    oxygen: Oxygen,
+    noise: Noise,
+}
+
+/// The model pixel by pixel, `[row, col]`: the sum of all columns, and the smooth rest.
+struct Drawn {
     columns: Array2<f32>,
     background: Array2<f32>,
-    smoother: Smoother,
-    pace: Pace,
-    noise: Noise,
-    cell_px: f64,
-    /// Of so many rows and columns one is read for what all columns share: neighbouring ones say nearly the same.
-    every: usize,
-    /// How well the places are known where columns were found, standard deviation of each coordinate, px; infinite for not at all.
-    found_within_px: f64,
-    /// Height of oxygen over that of the two A columns that each lies between; and the indices of these, of the last spots.
-    oxygen: f64,
-    between: Vec<[usize; 2]>,
-}
-
-/// How exactly the model is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    /// Pixel by pixel.
-    Thorough,
-    /// Tails and the smooth background on coarse nodes.
-    Live,
 }
 
 impl<'a> Fitting<'a> {
-    /// Everything where it was found, without height.
-    fn at(pixels: &'a Array2<f32>, found: &'a FoundColumns, cell_px: f64, pace: Pace) -> Self {
+    /// Everything where it was found, without height, and round columns of the usual width with this tail.
+    fn at(pixels: &'a Array2<f32>, found: &'a FoundColumns, cell_px: f64, pace: Pace, tail: f64) -> Self {
         let spot = |column: &Column, parent| Spot {
             row: column.row,
             col: column.col,
@@ -156,125 +142,61 @@ impl<'a> Fitting<'a> {
         };
         let beyond =
             found.beyond.iter().map(|beyond| spot(&beyond.column, Some((beyond.parent, beyond.step))));
+        let usual = Profile::round(USUAL_SIGMA_CELLS * cell_px, tail);
         Self {
-            pixels,
-            spots: found.columns.iter().map(|column| spot(column, None)).chain(beyond).collect(),
-            starts: &found.columns,
-            heights: [0.0; 2],
-            profiles: [Profile::round(USUAL_SIGMA_CELLS * cell_px, 0.0); 2],
-            columns: Array2::zeros(pixels.dim()),
-            background: Array2::zeros(pixels.dim()),
-            smoother: Smoother::new(pixels, BACKGROUND_CELLS * cell_px, pace),
-            pace,
-            noise: Noise::UNIFORM,
-            cell_px,
-            every: 1,
-            found_within_px: f64::INFINITY,
-            oxygen: 0.0,
-            between: Vec::new(),
+            given: Given {
+                pixels,
+                found,
+                cell_px,
+                pace,
+                every: pace.every(usual.sigma_px()),
+                smoother: Smoother::new(pixels, BACKGROUND_CELLS * cell_px, pace),
+            },
+            model: Model {
+                spots: found.columns.iter().map(|column| spot(column, None)).chain(beyond).collect(),
+                profiles: [usual; 2],
+                oxygen: Oxygen::default(),
+                noise: Noise::UNIFORM,
+            },
+            drawn: Drawn { columns: Array2::zeros(pixels.dim()), background: Array2::zeros(pixels.dim()) },
         }
-    }
-
-    /// The same with widths and heights from single fits.
-    fn start(pixels: &'a Array2<f32>, found: &'a FoundColumns, cell_px: f64, tail: f64) -> Self {
-        let mut fitting = Self::at(pixels, found, cell_px, Pace::Thorough);
-        let starts = fitting.starts;
-        let half_side_px = (FIRST_FIT_CELLS * cell_px).max(2.0);
-        let firsts: Vec<Option<GaussianFit>> = starts
-            .par_iter()
-            .map(|start| fit_gaussian(pixels, [start.row, start.col], half_side_px))
-            .collect();
-        let typical = |sublattice: Sublattice| {
-            let of = |value: fn(&GaussianFit) -> f64| {
-                let values = starts.iter().zip(&firsts).filter(|(start, _)| start.sublattice == sublattice);
-                median(values.filter_map(|(_, fit)| fit.as_ref().map(value)), f64::total_cmp)
-            };
-            let sigma = of(|fit| fit.sigma_px).unwrap_or(f64::NAN);
-            let usual = USUAL_SIGMA_CELLS * cell_px;
-            let sigma = if (0.4 * usual..1.8 * usual).contains(&sigma) { sigma } else { usual };
-            (sigma, of(|fit| fit.amplitude).unwrap_or(0.0))
-        };
-        let typical = [typical(Sublattice::B), typical(Sublattice::A)];
-        fitting.heights = typical.map(|(_, height)| height);
-        fitting.profiles = typical.map(|(sigma, _)| Profile::round(sigma, tail));
-        for spot in &mut fitting.spots {
-            spot.amplitude = fitting.heights[spot.kind as usize];
-        }
-        fitting.draw();
-        fitting
     }
 
     fn draw(&mut self) {
-        self.columns = picture::columns(self.pixels.dim(), &self.spots, &self.profiles, self.pace);
-        self.smooth();
+        let Given { pixels, pace, smoother, .. } = &self.given;
+        self.drawn.columns = picture::columns(pixels.dim(), &self.model.spots, &self.model.profiles, *pace);
+        self.drawn.background = smoother.smooth(&(*pixels - &self.drawn.columns));
     }
 
-    fn smooth(&mut self) {
-        self.background = self.smoother.smooth(&(self.pixels - &self.columns));
-    }
-
-    /// Rounds until nothing moves: how many, and whether that came. The noise is taken from what is left over, or as given.
-    fn settle(&mut self, noise: Option<Noise>) -> (usize, bool) {
-        // Fits that are compared take all their rounds.
-        let (most, enough) = if noise.is_some() { (MAX_FOLLOWING_ROUNDS, 0.0) } else { (MAX_ROUNDS, 1.0) };
-        for round in 1..=most {
-            let mut moved = self.places();
-            if round >= FIRST_ROUNDS || noise.is_some() {
-                self.noise = noise.unwrap_or_else(|| self.noise_left());
-                self.shape_step(Shared::All);
-                self.draw();
-            } else {
-                moved = f64::INFINITY;
-            }
-            if moved < enough {
-                return (round, true);
-            }
-        }
-        (most, false)
-    }
-
-    /// One step of every column; returns the longest of those within the frame, as a multiple of one that does not matter.
-    fn places(&mut self) -> f64 {
-        let mut longest = 0.0_f64;
-        for kind in [Kind::A, Kind::B] {
-            longest = longest.max(self.step(kind));
-            self.draw();
-        }
-        longest
-    }
-
+    /// The noise by what is left over of the middle of the frame.
     fn noise_left(&self) -> Noise {
-        let [rows, cols] = self.middle();
-        let middle = |image: &Array2<f32>| {
-            image.slice(ndarray::s![rows.clone();self.every, cols.clone();self.every]).to_owned()
-        };
-        let expected = middle(&self.columns) + middle(&self.background);
-        Noise::of(&expected, &(middle(self.pixels) - &expected))
+        let [rows, cols] = self.given.middle();
+        let every = self.given.every;
+        let middle =
+            |image: &Array2<f32>| image.slice(ndarray::s![rows.clone();every, cols.clone();every]).to_owned();
+        let expected = middle(&self.drawn.columns) + middle(&self.drawn.background);
+        Noise::of(&expected, &(middle(self.given.pixels) - &expected))
     }
 
-    /// The weighted sum of squares over the middle of the frame.
-    fn left_over(&self) -> f64 {
-        let [rows, cols] = self.middle();
-        let rows = rows.map(|row| {
-            cols.clone()
-                .filter_map(|col| self.rest([row, col]))
-                .map(|(rest, weight)| weight * rest * rest)
-                .sum::<f64>()
-        });
-        rows.sum()
+    /// What the model leaves of a pixel, and the pixel's weight; `None` where nothing was measured.
+    fn rest(&self, at: [usize; 2]) -> Option<(f64, f64)> {
+        let expected = self.drawn.columns[at] + self.drawn.background[at];
+        let rest = f64::from(self.given.pixels[at] - expected);
+        rest.is_finite().then(|| (rest, 1.0 / self.model.noise.variance(f64::from(expected))))
     }
 
     fn finish(self, rounds: usize, converged: bool) -> JointFit {
-        let expected = &self.columns + &self.background;
-        let residual = self.pixels - &expected;
-        let sigma = expected.mapv(|value| self.noise.variance(f64::from(value)).sqrt() as f32);
+        let Self { given, model, drawn } = &self;
+        let expected = &drawn.columns + &drawn.background;
+        let residual = given.pixels - &expected;
+        let sigma = expected.mapv(|value| model.noise.variance(f64::from(value)).sqrt() as f32);
         let noise_correlation = noise::correlation(&residual, &sigma);
-        let (rows, cols) = self.pixels.dim();
-        let fits = (0..self.starts.len())
+        let (rows, cols) = given.pixels.dim();
+        let fits = (0..given.found.columns.len())
             .into_par_iter()
             .map(|index| {
-                let spot = self.spots.get(index)?;
-                let Step { covariance, .. } = self.step_of(index)?;
+                let spot = model.spots.get(index)?;
+                let Step { covariance, .. } = self.step_of(index, &self.found(index)?)?;
                 let error = |index: usize| noise_correlation * covariance[(index, index)].max(0.0).sqrt();
                 let row = (spot.row.round().max(0.0) as usize).min(rows.checked_sub(1)?);
                 let col = (spot.col.round().max(0.0) as usize).min(cols.checked_sub(1)?);
@@ -285,15 +207,15 @@ impl<'a> Fitting<'a> {
                     col_error: error(2),
                     amplitude: spot.amplitude,
                     amplitude_error: error(0),
-                    background: f64::from(self.background[[row, col]]),
-                    sigma_px: self.profiles[spot.kind.profile()].sigma_px(),
+                    background: f64::from(drawn.background[[row, col]]),
+                    sigma_px: model.profiles[spot.kind.profile()].sigma_px(),
                 })
             })
             .collect();
         JointFit {
             fits,
-            tail_fraction: self.profiles[1].tail,
-            noise: [self.noise.constant, self.noise.per_unit],
+            tail_fraction: model.profiles[1].tail,
+            noise: [model.noise.constant, model.noise.per_unit],
             noise_correlation,
             rounds,
             converged,

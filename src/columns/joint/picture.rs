@@ -6,8 +6,6 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 const BAND_ROWS: usize = 16;
-/// Pixels between which tails are drawn as straight lines, in a standard deviation.
-const NODES_IN_SIGMA: f64 = 2.5;
 
 /// Rows and columns `from..to` around `centre` within `radius`.
 pub(super) fn around(centre: f64, radius: f64, length: usize) -> std::ops::Range<usize> {
@@ -31,9 +29,8 @@ pub(super) fn columns(
     for number in 0..parts.iter().map(Vec::len).max().unwrap_or(0) {
         let parts = [0, 1].map(|kind: usize| parts[kind].get(number).copied());
         let narrowest = parts.iter().flatten().map(|part| part.narrowest_px()).fold(f64::INFINITY, f64::min);
-        // Tails are so wide that straight lines between some pixels do, to 2 % of them.
-        let exact = number == 0 || pace == Pace::Thorough;
-        let every = if exact { 1 } else { (narrowest / NODES_IN_SIGMA).max(1.0) as usize };
+        // The cores, which come first, are narrow.
+        let every = if number == 0 { 1 } else { pace.nodes_px(narrowest) };
         let nodes = (
             shape.0.div_ceil(every) + usize::from(every > 1),
             shape.1.div_ceil(every) + usize::from(every > 1),

@@ -5,9 +5,6 @@ use super::picture::between;
 use ndarray::Array2;
 use rayon::prelude::*;
 
-/// Squares in a standard deviation of what smooths them.
-const SQUARES_IN_SIGMA: f64 = 3.0;
-
 /// Smooths frames of one shape: sums over squares of pixels, a Gaussian over those, and straight lines between their centres.
 #[derive(Debug)]
 pub(super) struct Smoother {
@@ -22,10 +19,7 @@ pub(super) struct Smoother {
 impl Smoother {
     /// For `frame`, whose finite pixels are those that are measured.
     pub(super) fn new(frame: &Array2<f32>, sigma_px: f64, pace: Pace) -> Self {
-        let side = match pace {
-            Pace::Thorough => 1,
-            Pace::Live => (sigma_px / SQUARES_IN_SIGMA).max(1.0) as usize,
-        };
+        let side = pace.squares_px(sigma_px);
         let sigma = sigma_px / side as f64;
         let mut measured = blur(squares(&frame.mapv(|value| f32::from(value.is_finite())), side), sigma);
         measured.mapv_inplace(|weight| if weight > 1e-6 * (side * side) as f32 { weight } else { f32::NAN });

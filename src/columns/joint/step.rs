@@ -25,7 +25,7 @@ const LEAST_PIXELS: usize = 8;
 
 /// What is known of a column beside its pixels, with standard deviations; infinite where nothing is.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+pub(super) struct Known {
     /// `[row, col]`.
     at: [f64; 2],
     within_px: f64,
@@ -42,20 +42,24 @@ pub(super) struct Step {
 impl Fitting<'_> {
     /// One step of every column of a kind; returns the longest of those within the frame, as a multiple of one that does not matter.
     pub(super) fn step(&mut self, kind: Kind) -> f64 {
-        let most = 0.3 * self.profiles[kind.profile()].sigma_px();
-        let within = self.spots.iter().filter(|spot| spot.kind == kind && spot.parent.is_none());
-        if let Some(height) = median(within.map(|spot| spot.amplitude), f64::total_cmp) {
-            self.heights[kind as usize] = height;
-        }
-        let steps: Vec<Option<Step>> = (0..self.spots.len())
+        let most = 0.3 * self.model.profiles[kind.profile()].sigma_px();
+        let spots = &self.model.spots;
+        let within = spots.iter().filter(|spot| spot.kind == kind && spot.parent.is_none());
+        let height = median(within.map(|spot| spot.amplitude), f64::total_cmp).unwrap_or(0.0);
+        let step_of = |index: usize| self.step_of(index, &self.known(index, height)?);
+        let steps: Vec<Option<Step>> = (0..spots.len())
             .into_par_iter()
-            .map(|index| (self.spots[index].kind == kind).then(|| self.step_of(index)).flatten())
+            .map(|index| (spots[index].kind == kind).then(|| step_of(index)).flatten())
             .collect();
-        let bound = MOST_SHIFT_CELLS * self.cell_px;
+        let bound = MOST_SHIFT_CELLS * self.given.cell_px;
         let mut longest = 0.0_f64;
         for (index, step) in steps.into_iter().enumerate() {
-            let Some(known) = self.known(index).filter(|_| self.spots[index].kind == kind) else { continue };
-            let spot = &mut self.spots[index];
+            if self.model.spots[index].kind != kind {
+                continue;
+            }
+            // Once more: a neighbour that says where a column is may have moved meanwhile.
+            let Some(known) = self.known(index, height) else { continue };
+            let spot = &mut self.model.spots[index];
             let Some(Step { change, covariance }) = step else {
                 if spot.parent.is_some() {
                     // Nothing of it is in the frame.
@@ -86,34 +90,37 @@ impl Fitting<'_> {
         longest
     }
 
-    /// Of a column within the frame where it was found, of one outside what its neighbours say; `None` of oxygen.
-    fn known(&self, index: usize) -> Option<Known> {
-        let spot = self.spots.get(index)?;
-        if let Some(start) = self.starts.get(index) {
-            let at = [start.row, start.col];
-            let height_within = f64::INFINITY;
-            return Some(Known {
-                at,
-                within_px: self.found_within_px,
-                height: spot.amplitude,
-                height_within,
-            });
-        }
-        let (parent, step) = spot.parent?;
-        let parent = self.spots.get(parent)?;
-        let height = self.heights[spot.kind as usize];
+    /// Of a column within the frame: where it was found.
+    pub(super) fn found(&self, index: usize) -> Option<Known> {
+        let (spot, start) = (self.model.spots.get(index)?, self.given.found.columns.get(index)?);
         Some(Known {
-            at: [parent.row + step[0], parent.col + step[1]],
-            within_px: BEYOND_SHIFT_CELLS * self.cell_px,
-            height,
-            height_within: BEYOND_HEIGHT * height,
+            at: [start.row, start.col],
+            within_px: self.given.pace.found_within_px(self.given.cell_px),
+            height: spot.amplitude,
+            height_within: f64::INFINITY,
         })
+    }
+
+    /// Of a column within the frame where it was found; of one outside what its neighbours say, and the median `height` of its
+    /// sublattice; `None` of oxygen.
+    fn known(&self, index: usize, height: f64) -> Option<Known> {
+        let beside = || {
+            let (parent, step) = self.model.spots.get(index)?.parent?;
+            let parent = self.model.spots.get(parent)?;
+            Some(Known {
+                at: [parent.row + step[0], parent.col + step[1]],
+                within_px: BEYOND_SHIFT_CELLS * self.given.cell_px,
+                height,
+                height_within: BEYOND_HEIGHT * height,
+            })
+        };
+        self.found(index).or_else(beside)
     }
 
     /// Gauss–Newton on height, row and column of one column, everything else as it is. A constant is fitted along and thrown away:
     /// height and smooth background would else follow each other without end.
-    pub(super) fn step_of(&self, index: usize) -> Option<Step> {
-        let (known, spot) = (self.known(index)?, self.spots.get(index)?);
+    pub(super) fn step_of(&self, index: usize, known: &Known) -> Option<Step> {
+        let spot = self.model.spots.get(index)?;
         let (mut normal, mut right) = (SMatrix::<f64, 4, 4>::zeros(), SVector::<f64, 4>::zeros());
         let mut count = 0;
         self.each_pixel(spot, |gradient, rest, weight| {
@@ -143,12 +150,12 @@ impl Fitting<'_> {
     /// Calls `take` with every measured pixel of a column's window: the derivatives by height, row, column and a constant, what the
     /// model leaves over, and the weight.
     fn each_pixel(&self, spot: &Spot, mut take: impl FnMut(SVector<f64, 4>, f64, f64)) {
-        let profile = &self.profiles[spot.kind.profile()];
+        let profile = &self.model.profiles[spot.kind.profile()];
         let [rr, rc, cc] = profile.precision;
-        let radius = WINDOW_CELLS * self.cell_px;
-        let (rows, cols) = self.pixels.dim();
+        let radius = WINDOW_CELLS * self.given.cell_px;
+        let (rows, cols) = self.given.pixels.dim();
         // A column without height has a place only once it has some.
-        let height = spot.amplitude.max(1e-6 * self.noise.floor.sqrt());
+        let height = spot.amplitude.max(1e-6 * self.model.noise.floor.sqrt());
         let widest = around(spot.col, radius, cols).len();
         let (mut part_of_row, mut values) = (vec![0.0_f32; widest], vec![[0.0_f32; 2]; widest]);
         for row in around(spot.row, radius, rows) {
@@ -176,12 +183,5 @@ impl Fitting<'_> {
                 take(SVector::from([f64::from(*value), by_row, by_col, 1.0]), rest, weight);
             }
         }
-    }
-
-    /// What the model leaves of a pixel, and the pixel's weight; `None` where nothing was measured.
-    pub(super) fn rest(&self, at: [usize; 2]) -> Option<(f64, f64)> {
-        let expected = self.columns[at] + self.background[at];
-        let rest = f64::from(self.pixels[at] - expected);
-        rest.is_finite().then(|| (rest, 1.0 / self.noise.variance(f64::from(expected))))
     }
 }

@@ -24,9 +24,9 @@ pub(super) fn fraction(pixels: &Array2<f32>, found: &FoundColumns, cell_px: f64)
     let (middle, columns) = middle(pixels, found, cell_px);
     let mut fit = Fitting::start(&middle, &columns, cell_px, TRIED[0]);
     fit.settle(None);
-    let noise = fit.noise;
+    let noise = fit.model.noise;
     let mut left_over = |tail: f64| {
-        fit.profiles.iter_mut().for_each(|profile| profile.tail = tail);
+        fit.model.profiles.iter_mut().for_each(|profile| profile.tail = tail);
         fit.settle(Some(noise));
         fit.left_over() + ((tail - PRIOR[0]) / PRIOR[1]).powi(2)
     };
