@@ -4,7 +4,7 @@ use super::Evidence;
 use super::asked::{self, NamedExpression};
 use super::geometry::locate;
 use super::mistilt::{MistiltMap, TileState};
-use super::ood::OodEvidence;
+use super::ood::{OodEvidence, from_classical};
 use super::regions::{labels, regions, spread};
 use super::selection;
 use super::vortices::Vortex;
@@ -149,10 +149,14 @@ fn ood_findings(
     flagged: &[Vec<[usize; 2]>],
     settings: &CandidateSettings,
 ) -> Vec<Finding> {
-    flagged
-        .iter()
-        .enumerate()
-        .filter(|(_, region)| region.len() >= settings.min_ood_windows)
+    let large: Vec<(usize, &Vec<[usize; 2]>)> =
+        flagged.iter().enumerate().filter(|(_, region)| region.len() >= settings.min_ood_windows).collect();
+    if large.is_empty() {
+        return Vec::new();
+    }
+    let from_classical = from_classical(evidence);
+    large
+        .into_iter()
         .filter_map(|(number, region)| {
             let strangeness = |at: &[usize; 2]| f64::from(ood.excess.get(*at).copied().unwrap_or(f32::NAN));
             let peak = *region.iter().max_by(|a, b| strangeness(a).total_cmp(&strangeness(b)))?;
@@ -162,7 +166,8 @@ fn ood_findings(
             let decades = if p_value > 0.0 { -p_value.log10() } else { 0.0 };
             // The p-value cannot fall below one over the calibration's size; beyond it the distance itself ranks.
             let score = decades + excess.max(1.0).log10() + if outside.is_some() { 1.0 } else { 0.0 };
-            let why: Vec<String> = ood.reasons(peak).iter().map(ToString::to_string).collect();
+            let why: Vec<String> =
+                ood.reasons(peak, &from_classical).iter().map(ToString::to_string).collect();
             let mut reason = format!("{} windows (p = {p_value:.1e})", region.len());
             if !why.is_empty() {
                 reason.push_str(&format!("; {}", why.join(", ")));

@@ -60,9 +60,6 @@ pub struct OodEvidence {
     pub out_of_range: Array2<Option<u8>>,
     /// p-values of what `p_value` comes from, and that one, in the order of [`Score`](crate::networks::Score).
     pub parts: [Array2<f32>; Score::ALL.len()],
-    /// How far the DCNN's P lies from that measured on the columns, in standard deviations of that difference over the frame;
-    /// NaN where no cell was measured.
-    pub from_classical: Array2<f32>,
     pub settings: OodSettings,
 }
 
@@ -110,8 +107,8 @@ impl std::fmt::Display for Reason {
 
 impl OodEvidence {
     /// What speaks against a window: what its features say first, the stronger of it before the weaker. None where it was not
-    /// evaluated.
-    pub fn reasons(&self, at: [usize; 2]) -> Vec<Reason> {
+    /// evaluated. `from_classical` is [`from_classical`] of the frame.
+    pub fn reasons(&self, at: [usize; 2], from_classical: &Array2<f32>) -> Vec<Reason> {
         let alpha = self.settings.alpha as f32;
         let part = |score: Score| self.parts.get(score as usize).and_then(|map| map.get(at)).copied();
         let named = [
@@ -133,7 +130,7 @@ impl OodEvidence {
         let said = parts.iter().filter(|(p, _)| *p < alpha).count().max(usize::from(together));
         let mut reasons: Vec<Reason> = parts.into_iter().take(said).map(|(_, reason)| reason).collect();
         reasons.extend(self.out_of_range.get(at).copied().flatten().map(Reason::OutOfRange));
-        let disagrees = self.from_classical.get(at).is_some_and(|sigmas| *sigmas > DISAGREEING_SIGMAS);
+        let disagrees = from_classical.get(at).is_some_and(|sigmas| *sigmas > DISAGREEING_SIGMAS);
         reasons.extend(disagrees.then_some(Reason::Classical));
         reasons
     }
@@ -153,7 +150,6 @@ pub(super) fn evaluate(
         excess: unknown(),
         out_of_range: Array2::from_elem(shape, None),
         parts: std::array::from_fn(|_| unknown()),
-        from_classical: unknown(),
         settings: *settings,
     };
     let Some(maps) = maps else { return found };
@@ -172,7 +168,6 @@ pub(super) fn evaluate(
             }
         });
     }
-    found.from_classical = from_classical(evidence, maps);
     let alpha = settings.alpha as f32;
     Zip::from(&mut found.flag).and(&found.p_value).and(&found.out_of_range).for_each(
         |flag, &p_value, out| {
@@ -183,8 +178,13 @@ pub(super) fn evaluate(
     found
 }
 
-/// See [`OodEvidence::from_classical`].
-fn from_classical(evidence: &Evidence<'_>, maps: &PolarizationMaps) -> Array2<f32> {
+/// How far the DCNN's P lies from that measured on the columns, in standard deviations of that difference over the frame; NaN where
+/// no cell was measured. It takes a search for the nearest cell of every window, which most frames do without.
+///
+/// # Shapes
+/// `[window row, window col]`; empty without a DCNN.
+pub fn from_classical(evidence: &Evidence<'_>) -> Array2<f32> {
+    let Some(maps) = &evidence.fields.polarization else { return Array2::default((0, 0)) };
     let mut far = Array2::from_elem(maps.p_x.dim(), f32::NAN);
     let (cells, grid) = (&evidence.fields.cells, &evidence.fields.grid);
     let nearest = sample_on_grid(cells, grid, evidence.calibration.pixel_size_pm, SAME_CELL_PM);
@@ -301,11 +301,14 @@ mod tests {
         }
     }
 
-    fn evaluated(fields: &Fields, reference: &Reference) -> OodEvidence {
+    fn on_evidence<T>(fields: &Fields, of: impl Fn(&Evidence<'_>) -> T) -> T {
         let frame = Frame::blank(192, 192, 0.0);
         let calibration = ferrostem_proto::Calibration { pixel_size_pm: [15.0; 2], ..Default::default() };
-        let evidence = Evidence { frame: &frame, fields, calibration: &calibration, lattice_angle_rad: None };
-        evaluate(&evidence, reference, &OodSettings::default())
+        of(&Evidence { frame: &frame, fields, calibration: &calibration, lattice_angle_rad: None })
+    }
+
+    fn evaluated(fields: &Fields, reference: &Reference) -> OodEvidence {
+        on_evidence(fields, |evidence| evaluate(evidence, reference, &OodSettings::default()))
     }
 
     #[test]
@@ -328,24 +331,26 @@ mod tests {
         assert!(p([5, 5]) < 0.05 && p([12, 0]) > 0.2 && p([13, 13]).is_nan(), "{}", found.p_value);
         assert!(found.excess[[5, 5]] > 5.0 * found.excess[[12, 0]], "{}", found.excess);
         assert_eq!(found.out_of_range[[11, 2]], Some(0));
-        let reasons = found.reasons([5, 5]);
-        assert!(reasons.contains(&Reason::UnlikeTraining) && reasons.contains(&Reason::UnlikeSurroundings));
+        let from_classical = on_evidence(&fields, from_classical);
+        let reasons = |at: [usize; 2]| found.reasons(at, &from_classical);
+        let strange = reasons([5, 5]);
+        assert!(strange.contains(&Reason::UnlikeTraining) && strange.contains(&Reason::UnlikeSurroundings));
         // 80 pm where the columns say nothing of the kind.
-        assert_eq!(found.reasons([11, 2]), [Reason::OutOfRange(0), Reason::Classical]);
-        assert!(found.reasons([12, 0]).is_empty() && found.reasons([13, 13]).is_empty());
+        assert_eq!(reasons([11, 2]), [Reason::OutOfRange(0), Reason::Classical]);
+        assert!(reasons([12, 0]).is_empty() && reasons([13, 13]).is_empty());
         assert_eq!(Reason::OutOfRange(2).to_string(), "cell_a outside the trained range");
     }
 
     #[test]
     fn the_distance_from_the_columns_is_measured_in_its_own_spread() {
         let mut fields = fields();
-        let plain = evaluated(&fields, &reference()).from_classical;
+        let plain = on_evidence(&fields, from_classical);
         assert!(plain.iter().all(|sigmas| *sigmas < 3.0), "{plain}");
         fields.polarization.as_mut().unwrap().p_y[[2, 2]] += 30.0;
-        let found = evaluated(&fields, &reference()).from_classical;
+        let found = on_evidence(&fields, from_classical);
         assert!(found[[2, 2]] > 8.0, "{found}");
         fields.cells.truncate(4);
-        assert!(evaluated(&fields, &reference()).from_classical.iter().all(|sigmas| sigmas.is_nan()));
+        assert!(on_evidence(&fields, from_classical).iter().all(|sigmas| sigmas.is_nan()));
     }
 
     #[test]

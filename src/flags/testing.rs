@@ -64,7 +64,6 @@ pub(super) fn no_ood(side: usize) -> OodEvidence {
         excess: unknown(),
         out_of_range: Array2::from_elem((side, side), None),
         parts: std::array::from_fn(|_| unknown()),
-        from_classical: unknown(),
         settings: OodSettings::default(),
     }
 }
