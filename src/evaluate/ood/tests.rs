@@ -32,7 +32,7 @@ fn what_is_plainly_strange_is_told_from_what_is_usual_and_the_promise_is_kept() 
     };
     let [nothing, usual] = windows(None);
     assert!(nothing[0].is_empty() && usual[0].len() > 1000);
-    // Measured: 0.955, 0.943 and 0.967 on 16 frames (`benches/ood.md`); the worst of seven pairs of frames had 0.909, 0.866 and 0.879.
+    // Of more frames, `benches/ood.md` has more; two frames scatter.
     let floors = [(Anomaly::VacancyA, 0.85), (Anomaly::Amorphous, 0.8), (Anomaly::Flicker, 0.8)];
     for (anomaly, floor) in floors {
         let [strange, own] = windows(Some(anomaly));
