@@ -139,3 +139,26 @@ pub(super) fn evaluate(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::accuracy::AccuracySettings;
+    use crate::evaluate::closed_loop::LoopSettings;
+    use crate::evaluate::mistilt::MistiltStudySettings;
+    use crate::evaluate::ood::OodStudySettings;
+
+    fn accepted<S: Study>(text: &str) {
+        toml::from_str::<S>(text).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn the_settings_that_the_benches_name_are_accepted() {
+        accepted::<AccuracySettings>(include_str!("../../../benches/settings/accuracy.toml"));
+        accepted::<LoopSettings>(include_str!("../../../benches/settings/loop-2.toml"));
+        accepted::<LoopSettings>(include_str!("../../../benches/settings/loop-3.toml"));
+        accepted::<MistiltStudySettings>(include_str!("../../../benches/settings/mistilt.toml"));
+        accepted::<MistiltStudySettings>(include_str!("../../../benches/settings/mistilt-doses.toml"));
+        accepted::<OodStudySettings>(include_str!("../../../benches/settings/ood.toml"));
+    }
+}
