@@ -101,18 +101,16 @@ impl Labelled {
             let (rows, cols) = sample.pixels.dim();
             if rows.min(cols) < crop_px {
                 let message = format!("frame {index} has {rows} x {cols} px at the model's scale");
-                return Err(fail(format!(
-                    "{message}: expected at least {crop_px} a side (schedule.crop_px)"
-                )));
+                return Err(fail(format!("{message}: expected at least {crop_px} a side")));
             }
             Ok(Some(sample))
         };
         let training: Vec<Sample> =
-            frames.filter_map(|index| sample(index).transpose()).collect::<Result<_, _>>()?;
+            frames.clone().filter_map(|index| sample(index).transpose()).collect::<Result<_, _>>()?;
         let held_back = others.into_iter().step_by(apart).filter_map(|index| sample(index).transpose());
         let held_back = held_back.collect::<Result<_, _>>()?;
         if training.iter().all(|sample| sample.cells.is_empty()) {
-            return Err(fail("no unit cell was measured in the frames to learn from".to_owned()));
+            return Err(fail(format!("no unit cell was measured in frames {frames:?}")));
         }
         Ok(Self { description: source.describe(), training, held_back })
     }

@@ -19,7 +19,7 @@ use ndarray::Array2;
 /// Cells that must fit across the crop.
 const MIN_CELLS: f64 = 3.0;
 
-/// Why no pixel size is known.
+/// Why no pixel size is known, or no lattice.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CalibrationError {
     #[error("expected a pixel size above 0 pm, the {origin} says {found:?} [row, col]")]
@@ -28,10 +28,10 @@ pub enum CalibrationError {
         "neither frame nor config gives a pixel size, and without a material there is no lattice parameter to measure one by"
     )]
     NoLatticeParameter,
-    #[error(
-        "neither frame nor config gives a pixel size, and no square lattice was found in the image: {reason}"
-    )]
+    #[error("no square lattice was found in the image: {reason}")]
     NoLattice { reason: String },
+    #[error("neither frame nor config gives a pixel size, and none can be measured: {0}")]
+    NoPixelSize(Box<CalibrationError>),
 }
 
 /// What is known about the pixel size besides the frame.
@@ -66,6 +66,8 @@ pub fn calibrate(
         return Ok(Calibration { pixel_size_pm, source });
     }
     let lattice_a_pm = hints.lattice_a_pm.ok_or(CalibrationError::NoLatticeParameter)?;
-    let pixel_size_pm = lattice_a_pm / estimate_lattice(pixels, valid)?.fast_axis_cell_px();
+    let lattice = estimate_lattice(pixels, valid);
+    let lattice = lattice.map_err(|error| CalibrationError::NoPixelSize(Box::new(error)))?;
+    let pixel_size_pm = lattice_a_pm / lattice.fast_axis_cell_px();
     Ok(Calibration { pixel_size_pm: [pixel_size_pm; 2], source: CalibrationSource::Lattice })
 }

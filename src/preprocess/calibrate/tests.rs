@@ -124,6 +124,12 @@ fn the_frame_speaks_first_then_the_config_then_the_crystal() {
         calibrate(Some([0.0, 1.0]), &hints, &pixels, &valid),
         Err(CalibrationError::InvalidPixelSize { origin: "frame", .. })
     ));
+    let flat = Array2::zeros(pixels.dim());
+    let refused = calibrate(None, &hints, &flat, &all_valid(&flat)).unwrap_err().to_string();
+    assert!(
+        refused.contains("neither frame nor config") && refused.contains("no square lattice"),
+        "{refused}"
+    );
 }
 
 /// Pixel sizes measured on the real images, whose headers and files say what they should be.
