@@ -258,7 +258,7 @@ fn judge(
     for index in 0..settings.frames {
         let known = known_frame(scenes, [side, side], settings.seed, index)?;
         let result = analyzer.analyze(known.frame.clone())?;
-        let windows = known_windows(&result, &known.truth, settings.within_cells, index);
+        let windows = known_windows(&result, &known.cells(), settings.within_cells, index);
         judged.compare_classically(&known, &windows);
         judged.windows.extend(windows);
         judged.bounds.extend(known.bound.map(|bound| bound.p));

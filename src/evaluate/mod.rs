@@ -57,8 +57,12 @@ pub enum EvaluateError {
     Preprocess(#[from] crate::preprocess::PreprocessError),
     #[error(transparent)]
     Train(#[from] crate::train::TrainError),
-    #[error("the simulated frame was refused: {0}")]
+    #[error("the frame was refused: {0}")]
     Frame(String),
+    #[error("{image}: {reason}")]
+    Image { image: String, reason: Box<EvaluateError> },
+    #[error("no window that the DCNN measured lies near one of the {cells} unit cells that are known of it")]
+    NothingCompared { cells: usize },
     #[error("no DCNN is loaded; this study is about one")]
     NoDcnn,
     #[error("no FCNN is loaded; this study is about one")]

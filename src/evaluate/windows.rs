@@ -8,7 +8,9 @@ use crate::ingest::validate::validate;
 use crate::label::{FrameScene, PrecisionBound, bound};
 use crate::polarization::sample_on_grid;
 use crate::simulate::{SimulatedFrame, TrainingRanges, Truth, TruthCell, random_scene, render};
-use ferrostem_proto::{FrameMessage, Grid, PixelPosition, ResultMessage};
+use crate::train::KnownCell;
+use ferrostem_proto::{FrameMessage, Grid, PixelArray, PixelPosition, ResultMessage};
+use ndarray::Array2;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ const FIRST_STREAM: u64 = 100;
 pub struct Window {
     /// Index of the frame it is from.
     pub frame: usize,
-    /// Index of the cell among those of the frame's truth.
+    /// Index of the cell among those that are known in the frame.
     pub cell: usize,
     /// Its centre, frame pixels.
     pub row: f64,
@@ -70,6 +72,12 @@ impl KnownFrame {
     /// Edge of a square as large as the first cell, pm; 0 where the frame shows none.
     pub fn cell_pm(&self) -> f64 {
         self.truth.cells.first().map_or(0.0, |cell| cell.cell_area.abs().sqrt())
+    }
+
+    /// The cells of the truth, in its order, as a measurement without error would report them.
+    pub fn cells(&self) -> Vec<KnownCell> {
+        let known = |cell: &TruthCell| KnownCell { cell: cell.as_measured(), disturbed: cell.disturbed };
+        self.truth.cells.iter().map(known).collect()
     }
 }
 
@@ -128,9 +136,19 @@ pub(super) fn as_frame(
     pixel_sizes_pm: [f64; 2],
     index: usize,
 ) -> Result<Arc<Frame>, EvaluateError> {
+    frame_of(&simulated.pixels, pixel_sizes_pm, index)
+}
+
+/// As [`as_frame()`], of pixels that are not simulated; NaN where nothing was measured.
+pub(super) fn frame_of(
+    pixels: &Array2<f32>,
+    pixel_sizes_pm: [f64; 2],
+    index: usize,
+) -> Result<Arc<Frame>, EvaluateError> {
     let refused = |error: String| EvaluateError::Frame(error);
+    let values: Vec<f32> = pixels.iter().copied().collect();
     let pixels =
-        simulated.pixel_array(crate::simulate::PixelType::F32).map_err(|error| refused(error.to_string()))?;
+        PixelArray::from_f32(pixels.dim().into(), &values).map_err(|error| refused(error.to_string()))?;
     let message =
         FrameMessage { pixel_size_pm: Some(pixel_sizes_pm), ..FrameMessage::new(index as u64, pixels) };
     let source = SourceSettings { name: "evaluation".to_owned(), ..SourceSettings::default() };
@@ -138,13 +156,17 @@ pub(super) fn as_frame(
     Ok(Arc::new(frame))
 }
 
-/// The windows of a result that were measured and whose centre lies within `within_cells` edges of an undisturbed
-/// cell's.
-pub fn known_windows(result: &ResultMessage, truth: &Truth, within_cells: f64, frame: usize) -> Vec<Window> {
-    let cells: Vec<&TruthCell> = truth.cells.iter().collect();
-    let centres: Vec<_> = cells.iter().map(|cell| cell.as_measured()).collect();
+/// The windows of a result that were measured and whose centre lies within `within_cells` edges of that of an undisturbed one of the
+/// `cells` that are known in its frame, in pixels of the frame.
+pub fn known_windows(
+    result: &ResultMessage,
+    cells: &[KnownCell],
+    within_cells: f64,
+    frame: usize,
+) -> Vec<Window> {
+    let centres: Vec<_> = cells.iter().map(|known| known.cell).collect();
     let pixel = result.calibration.pixel_size_pm;
-    let largest = cells.iter().map(|cell| cell.cell_area.abs().sqrt()).fold(0.0, f64::max);
+    let largest = centres.iter().map(|cell| cell.cell_area.abs().sqrt()).fold(0.0, f64::max);
     let nearest = sample_on_grid(&centres, &result.grid, pixel, within_cells * largest);
     let maps =
         [&result.p_x, &result.p_y, &result.cell_a, &result.cell_b, &result.cell_angle, &result.cell_area];
@@ -152,23 +174,16 @@ pub fn known_windows(result: &ResultMessage, truth: &Truth, within_cells: f64, f
         .indexed_iter()
         .filter_map(|((i, j), index)| {
             let index = (*index)?;
-            let cell = cells.get(index).filter(|cell| !cell.disturbed)?;
+            let KnownCell { cell, .. } = cells.get(index).filter(|known| !known.disturbed)?;
             let PixelPosition { row, col } = grid_centre(&result.grid, i, j);
             let away_pm = ((row - cell.row) * pixel[0]).hypot((col - cell.col) * pixel[1]);
             let off_centre = away_pm / cell.cell_area.abs().sqrt();
             let predicted = maps.map(|map| value(map, i, j));
+            let truth = cell.quantities();
             let sigma = value(&result.p_sigma, i, j);
-            let measured = predicted.iter().all(|v| v.is_finite()) && off_centre <= within_cells;
-            measured.then(|| Window {
-                frame,
-                cell: index,
-                row,
-                col,
-                off_centre,
-                truth: cell.as_measured().quantities(),
-                predicted,
-                sigma,
-            })
+            let measured =
+                truth.iter().chain(&predicted).all(|v| v.is_finite()) && off_centre <= within_cells;
+            measured.then_some(Window { frame, cell: index, row, col, off_centre, truth, predicted, sigma })
         })
         .collect()
 }

@@ -20,6 +20,12 @@ impl Labelled {
         Self { description, training: vec![sample], held_back: Vec::new() }
     }
 
+    /// All frames to be judged on, by a network that learned from something else.
+    pub fn to_judge(self) -> Self {
+        let Self { description, training, held_back } = self;
+        Self { description, training: Vec::new(), held_back: training.into_iter().chain(held_back).collect() }
+    }
+
     /// Every frame to learn from cut by a vertical line: `share` of it, on the left, is still learned from, the rest is judged on.
     ///
     /// # Errors
@@ -68,6 +74,9 @@ mod tests {
         let frame = render(&Specimen::default(), &microscope, &mut rng).unwrap();
         let whole = frame.pixels.clone();
         let labelled = Labelled::simulated(frame, "a frame".to_owned());
+        let to_judge = labelled.clone().to_judge();
+        assert!(to_judge.training.is_empty() && labelled.judged().is_empty());
+        assert_eq!(to_judge.judged()[0].cells, labelled.training[0].cells);
         let parts = labelled.clone().in_parts(2.0 / 3.0, [64, 48]).unwrap();
         let ([left], [right]) = (&parts.training[..], parts.judged()) else { panic!("one part each") };
         assert_eq!((left.pixels.dim(), right.pixels.dim()), ((96, 100), (96, 50)));

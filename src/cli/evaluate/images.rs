@@ -1,6 +1,7 @@
 //! The user's images, for the studies that look at such.
 
 use crate::config::Config;
+use crate::evaluate::stacks::KnownImage;
 use crate::frame::Frame;
 use crate::ingest::SourceSettings;
 use crate::pipeline::now_ns;
@@ -13,9 +14,9 @@ use std::path::{Path, PathBuf};
 /// Images from a microscope.
 #[derive(Debug, Args)]
 pub(super) struct ImageArgs {
-    /// Images, each represented by its first frame: of `real` every one, of `composition` one for each composition, of `noise` and `features` the
-    /// first in place of a simulated one. `noise` and `composition` learn from all frames, labelled classically, and take label
-    /// files, and Sm-BFO images with their UCParameterization beside them, as well.
+    /// Images. `real` and `regression` look at every one, `composition` at one for each composition, `noise` and `features` at the first,
+    /// in place of a simulated one. `real` and `features` take a file's first frame; the others take all of them, labelled classically,
+    /// and also label files, and Sm-BFO images with their UCParameterization beside them.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Path of the images in the HDF5 files.
@@ -32,9 +33,10 @@ impl ImageArgs {
     /// When there are images.
     pub fn refuse(&self) -> anyhow::Result<()> {
         match self.files.first() {
-            Some(path) => {
-                bail!("{}: only real, noise, composition and features read images", path.display())
-            }
+            Some(path) => bail!(
+                "{}: only real, regression, noise, composition and features read images",
+                path.display()
+            ),
             None => Ok(()),
         }
     }
@@ -53,17 +55,31 @@ impl ImageArgs {
         OpenOptions { dataset: self.dataset.clone(), ..OpenOptions::default() }
     }
 
-    /// What there is to learn from.
-    pub fn sources(&self, config: &Config) -> anyhow::Result<Vec<LabelSource>> {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The images with what is known of them, at a network's pixel size, one after the other as they are asked for. Frames of less than
+    /// `least_px` a side there are refused.
+    pub fn known(
+        &self,
+        config: &Config,
+        model_pixel_pm: f64,
+        least_px: usize,
+    ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<KnownImage>>> {
         let material = config.material()?;
-        let source = |(path, pixel_size_pm): (&Path, Option<f64>)| LabelSource {
-            path: path.to_owned(),
-            frames: None,
-            options: self.options(),
-            pixel_size_pm,
-            material: Some(material.clone()),
+        let image = move |(path, pixel_size_pm): (&Path, Option<f64>)| {
+            let source = LabelSource {
+                path: path.to_owned(),
+                frames: None,
+                options: self.options(),
+                pixel_size_pm,
+                material: Some(material.clone()),
+            };
+            Ok(KnownImage::read(&source, model_pixel_pm, least_px)?)
         };
-        Ok(self.sized()?.map(source).collect())
+        Ok(self.sized()?.map(image))
     }
 
     /// The first frame of each file.

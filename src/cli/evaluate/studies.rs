@@ -2,6 +2,7 @@
 
 use super::study::{Setting, Study, Tables};
 use crate::config::{Config, InvalidSetting};
+use crate::evaluate::EvaluateError;
 use crate::evaluate::accuracy::{self, AccuracySettings};
 use crate::evaluate::closed_loop::{self, LoopSettings};
 use crate::evaluate::columns;
@@ -13,6 +14,7 @@ use crate::evaluate::noise::{self, NoiseStudySettings};
 use crate::evaluate::ood::{self, OodStudySettings};
 use crate::evaluate::real::{self, RealSettings};
 use crate::evaluate::regression::{self, RegressionSettings};
+use crate::evaluate::stacks::KnownImage;
 use crate::pipeline::Analyzer;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
@@ -82,6 +84,8 @@ impl Study for Columns {
 }
 
 impl Study for RegressionSettings {
+    const READS_IMAGES: bool = true;
+
     fn quick(self) -> Self {
         self.with_frames(QUICK_FRAMES)
     }
@@ -96,7 +100,20 @@ impl Study for RegressionSettings {
 
     fn run(&self, setting: &Setting<'_>) -> anyhow::Result<Tables> {
         let mut analyzer = setting.analyzer()?;
-        let study = setting.watch(self.frames, |each| regression::study(&mut analyzer, self, each))?;
+        let (Some(manifest), Some(window_px)) =
+            (analyzer.engine().dcnn_manifest(), analyzer.engine().window_px())
+        else {
+            return Err(EvaluateError::NoDcnn.into());
+        };
+        let own = setting.images.known(setting.config, manifest.input.pixel_size_pm, window_px)?;
+        let images = setting.watch(setting.images.count(), |each| {
+            own.inspect(|_| each())
+                .map(|image| image.map(KnownImage::to_judge))
+                .collect::<anyhow::Result<Vec<_>>>()
+        })?;
+        let own_frames = images.iter().map(|image| image.frames().judged().len()).sum();
+        let frames = if images.is_empty() { self.frames } else { own_frames };
+        let study = setting.watch(frames, |each| regression::study(&mut analyzer, self, &images, each))?;
         setting.draw(|folder| {
             study.predicted_against_measured(folder)?;
             study.joint_distributions(folder)?;
@@ -182,8 +199,8 @@ impl Study for NoiseStudySettings {
     }
 
     fn run(&self, setting: &Setting<'_>) -> anyhow::Result<Tables> {
-        let source = setting.images.sources(setting.config)?.into_iter().next();
-        let image = source.map(|source| self.stacks.from_file(&source)).transpose()?;
+        let pixel_size_pm = self.stacks.training.pixel_size_pm;
+        let image = setting.images.known(setting.config, pixel_size_pm, 1)?.next().transpose()?;
         let study = noise::study(self, image, setting.config.device_choice()?, &setting.networks()?)?;
         setting.draw(|folder| study.draw(folder))?;
         Ok(vec![("noise", study.table())])
@@ -203,12 +220,9 @@ impl Study for CompositionStudySettings {
 
     fn run(&self, setting: &Setting<'_>) -> anyhow::Result<Tables> {
         let folder = setting.networks()?;
-        let sources = setting.images.sources(setting.config)?;
-        let images = if sources.is_empty() {
-            self.simulated()?
-        } else {
-            sources.iter().map(|source| self.stacks.from_file(source)).collect::<Result<_, _>>()?
-        };
+        let own = setting.images.known(setting.config, self.stacks.training.pixel_size_pm, 1)?;
+        let own = own.collect::<anyhow::Result<Vec<_>>>()?;
+        let images = if own.is_empty() { self.simulated()? } else { own };
         let study = composition::study(self, images, setting.config.device_choice()?, &folder)?;
         setting.draw(|folder| study.draw(folder))?;
         Ok(study.tables())

@@ -1,25 +1,38 @@
 //! What was predicted against what was true (Nelson et al., figures 2 to 4): densities with the outliers on the map, joint
 //! distributions, and maps of truth, prediction and their difference.
+//!
+//! On simulated frames, or on a user's own images, at the network's pixel size, whose truth is what is known of them: the classical
+//! measurement, a label file, or an Sm-BFO parameterization. The errors of that are in the differences too.
+//!
+//! A series of compositions is a list of images, one of each, which are looked at together; the first is the one that is mapped. Of a
+//! single composition the study says how the network does when only its image is given. Simulated ones are written by
+//! `ferrostem simulate` from a scene file that is a copy of `configs/scenes/sm-bifeo3.toml` with
+//! `specimen.alloy.fraction = { kind = "uniform", value = 0.07 }`, or another value, one file each.
 
 mod figures;
 
 use super::EvaluateError;
+use super::stacks::KnownImage;
 use super::table::Table;
-use super::windows::{QUANTITIES, Window, check_known, known_frame, known_windows};
+use super::windows::{QUANTITIES, Window, check_known, frame_of, known_frame, known_windows};
 use crate::config::InvalidSetting;
+use crate::frame::Frame;
 use crate::pipeline::Analyzer;
 use crate::simulate::TrainingRanges;
+use crate::train::KnownCell;
 use ferrostem_proto::GridSpec;
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What is looked at, and on how much.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegressionSettings {
+    /// Of simulated frames.
     pub seed: u64,
     pub scenes: TrainingRanges,
-    /// Side of a frame, px. The first frame is the one that is mapped.
+    /// Side of a simulated frame, px. The first frame is the one that is mapped.
     pub side_px: usize,
     pub frames: usize,
     /// Windows nearer to a cell's centre than this fraction of its edge count.
@@ -62,47 +75,78 @@ impl RegressionSettings {
 #[derive(Debug)]
 pub struct Study {
     windows: Vec<Window>,
+    within_cells: f64,
     outlier_sigmas: f64,
     /// Pixels of the first frame, its windows' grid, and which of `windows` are its own.
     image: Array2<f32>,
     grid: GridSpec,
+    /// So far.
+    frames: usize,
     mapped: usize,
 }
 
-/// Runs the frames through all stages; `each` is called after every one.
+/// Runs the frames that `images` have to judge on, or simulated ones without images, through all stages; `each` is called after every one.
 ///
 /// # Errors
-/// When a frame cannot be simulated or processed, or no DCNN is loaded.
+/// When a frame cannot be simulated or processed, an image has no window near a cell that is known, or no DCNN is loaded.
 pub fn study(
     analyzer: &mut Analyzer,
     settings: &RegressionSettings,
+    images: &[KnownImage],
     mut each: impl FnMut(),
 ) -> Result<Study, EvaluateError> {
-    if analyzer.engine().dcnn_manifest().is_none() {
-        return Err(EvaluateError::NoDcnn);
-    }
+    let manifest = analyzer.engine().dcnn_manifest().ok_or(EvaluateError::NoDcnn)?;
+    let pixel_size_pm = manifest.input.pixel_size_pm;
     let mut study = Study {
         windows: Vec::new(),
+        within_cells: settings.within_cells,
         outlier_sigmas: settings.outlier_sigmas,
         image: Array2::default((0, 0)),
         grid: GridSpec::default(),
+        frames: 0,
         mapped: 0,
     };
-    for index in 0..settings.frames {
-        let known = known_frame(&settings.scenes, [settings.side_px; 2], settings.seed, index)?;
-        let result = analyzer.analyze(known.frame.clone())?;
-        study.windows.extend(known_windows(&result, &known.truth, settings.within_cells, index));
-        if index == 0 {
-            study.image.clone_from(&known.frame.pixels);
-            study.grid = result.grid;
-            study.mapped = study.windows.len();
+    for image in images {
+        let in_image = |error| EvaluateError::Image { image: image.name.clone(), reason: Box::new(error) };
+        let before = study.windows.len();
+        for sample in image.frames().judged() {
+            let frame = frame_of(&sample.pixels, [pixel_size_pm; 2], study.frames);
+            frame.and_then(|frame| study.add(analyzer, frame, &sample.cells)).map_err(in_image)?;
+            each();
         }
+        if study.windows.len() == before {
+            let cells = image.frames().judged().iter().map(|sample| sample.cells.len()).sum();
+            return Err(in_image(EvaluateError::NothingCompared { cells }));
+        }
+    }
+    let simulated = if images.is_empty() { settings.frames } else { 0 };
+    for index in 0..simulated {
+        let known = known_frame(&settings.scenes, [settings.side_px; 2], settings.seed, index)?;
+        study.add(analyzer, Arc::clone(&known.frame), &known.cells())?;
         each();
     }
     Ok(study)
 }
 
 impl Study {
+    /// The windows of one more frame.
+    fn add(
+        &mut self,
+        analyzer: &mut Analyzer,
+        frame: Arc<Frame>,
+        cells: &[KnownCell],
+    ) -> Result<(), EvaluateError> {
+        let result = analyzer.analyze(Arc::clone(&frame))?;
+        self.windows.extend(known_windows(&result, cells, self.within_cells, self.frames));
+        if self.frames == 0 {
+            self.image.clone_from(&frame.pixels);
+            self.grid = result.grid;
+            self.mapped = self.windows.len();
+        }
+        self.frames += 1;
+        Ok(())
+    }
+
     /// How well each quantity was predicted.
     pub fn table(&self) -> Table {
         let mut table = Table::new(
@@ -190,6 +234,8 @@ impl Fit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::evaluate::stacks::StackSettings;
 
     fn window(truth: f64, predicted: f64) -> Window {
         let rest = [0.0, 400.0, 400.0, 1.57, 160_000.0];
@@ -230,7 +276,28 @@ mod tests {
         let mapped = windows.len();
         let grid = GridSpec { row0: 8.0, col0: 8.0, step_row: 8.0, step_col: 8.0, rows: 2, cols: 2 };
         let image = Array2::from_shape_fn((24, 24), |(row, col)| ((row * 7 + col * 3) % 11) as f32);
-        Study { windows, outlier_sigmas: 3.0, image, grid, mapped }
+        Study { windows, within_cells: 0.5, outlier_sigmas: 3.0, image, grid, frames: 1, mapped }
+    }
+
+    #[test]
+    fn an_image_is_looked_at_in_place_of_simulated_frames() {
+        let mut config = Config { device: "cpu".to_owned(), ..Config::default() };
+        config.models.fcnn = "none".to_owned();
+        let mut analyzer = Analyzer::new(&config).unwrap();
+        let stacks = StackSettings { side_px: 144, ..StackSettings::default() };
+        let image = stacks.simulated(0.0, 0).unwrap();
+        let settings = RegressionSettings::default();
+        let mut frames = 0;
+        let judged = [image.clone().to_judge()];
+        let study = super::study(&mut analyzer, &settings, &judged, || frames += 1).unwrap();
+        assert_eq!((frames, study.image.dim()), (1, (144, 144)));
+        assert_eq!(study.mapped, study.windows.len());
+        // Windows of 80 px every 8 px lie in 81 places; most have a whole cell within half an edge.
+        assert!((40..=90).contains(&study.mapped), "{}", study.mapped);
+        assert!(study.table().numbers("RMS")[..2].iter().all(|rms| *rms < 13.0), "{:?}", study.table());
+        // One of which nothing is known to judge on.
+        let refused = super::study(&mut analyzer, &settings, &[image], || ()).unwrap_err().to_string();
+        assert!(refused.starts_with("0 % Sm: ") && refused.contains(" 0 unit cells"), "{refused}");
     }
 
     #[test]

@@ -179,19 +179,24 @@ impl StackSettings {
         );
         Ok(KnownImage { name: format!("{percent} % Sm"), frames: Labelled::simulated(frame, description) })
     }
-
-    /// The frames of a user's file.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or no unit cell is found in it.
-    pub fn from_file(&self, source: &LabelSource) -> Result<KnownImage, EvaluateError> {
-        let frames = Labelled::read(source, self.training.pixel_size_pm, 1)?;
-        let name = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(KnownImage { name, frames })
-    }
 }
 
 impl KnownImage {
+    /// The frames of a user's file, brought to a network's pixel size; each has at least `least_px` a side there.
+    ///
+    /// # Errors
+    /// When the file cannot be read, a frame is smaller, or no unit cell is found in any.
+    pub fn read(source: &LabelSource, pixel_size_pm: f64, least_px: usize) -> Result<Self, EvaluateError> {
+        let frames = Labelled::read(source, pixel_size_pm, least_px)?;
+        let name = source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { name, frames })
+    }
+
+    /// All of it to be judged on, by a network that learned from something else.
+    pub fn to_judge(self) -> Self {
+        Self { frames: self.frames.to_judge(), ..self }
+    }
+
     /// Cut into the part that is learned from and the one that is judged on, for windows of up to `window_px`.
     ///
     /// # Errors
