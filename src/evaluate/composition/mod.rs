@@ -45,7 +45,7 @@ impl Default for CompositionStudySettings {
 impl CompositionStudySettings {
     /// Three compositions, small windows, a few steps.
     pub fn quick(self) -> Self {
-        Self { sm_fractions: vec![0.0, 0.1, 0.2], window_px: 40, stacks: self.stacks.quick() }
+        Self { sm_fractions: vec![0.0, 0.1, 0.2], window_px: 28, stacks: self.stacks.quick() }
     }
 
     /// # Errors
