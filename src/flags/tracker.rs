@@ -307,15 +307,15 @@ impl Tracker {
         }
     }
 
-    /// What the controller made of a candidate. Rejected and finished sites are not offered again. Returns whether the
-    /// id is known; a candidate that was forgotten meanwhile still is, for a while.
+    /// What the controller made of a candidate. Rejected and finished sites are not offered again, unless it accepts them
+    /// after all; that a candidate expired says nothing of its site. Returns whether the id is known; a candidate that was
+    /// forgotten meanwhile still is, for a while.
     pub fn acknowledge(&mut self, id: u64, verdict: Verdict) -> bool {
         let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else { return false };
         match verdict {
             Verdict::Rejected | Verdict::Done => track.state = State::Closed,
-            // Taken back.
-            _ if track.state == State::Closed => track.state = State::Open,
-            _ => {}
+            Verdict::Accepted if track.state == State::Closed => track.state = State::Open,
+            Verdict::Accepted | Verdict::Expired => {}
         }
         true
     }

@@ -112,6 +112,20 @@ fn what_was_rejected_is_not_offered_again_by_whatever_name() {
 }
 
 #[test]
+fn a_candidate_that_expired_leaves_its_site_as_it_was() {
+    let frame = scanned_at(1, [0.0, 0.0]);
+    for verdict in [Verdict::Rejected, Verdict::Done] {
+        let mut tracker = tracker();
+        let id = seen(&mut tracker, vec![site(Ood, 0.0, 0.0)], &frame)[0].id;
+        // An open site stays open under its id, a closed one closed.
+        assert!(tracker.acknowledge(id, Verdict::Expired));
+        assert_eq!(seen(&mut tracker, vec![site(Ood, 0.0, 0.0)], &frame)[0].id, id);
+        assert!(tracker.acknowledge(id, verdict) && tracker.acknowledge(id, Verdict::Expired));
+        assert!(seen(&mut tracker, vec![site(Ood, 0.0, 0.0)], &frame).is_empty(), "{verdict:?}");
+    }
+}
+
+#[test]
 fn expressions_are_told_apart_by_name() {
     let mut tracker = tracker();
     let named = |name: &str| Site { expression: Some(name.to_owned()), ..site(Expression, 0.0, 0.0) };
