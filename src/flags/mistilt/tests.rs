@@ -1,5 +1,7 @@
 //! Planted offsets.
 
+mod published;
+
 use super::field::Measurement;
 use super::*;
 use rand::SeedableRng;
