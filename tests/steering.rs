@@ -21,15 +21,17 @@ use zeromq::{ReqSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 /// The middle of an amorphous patch, which is all there is to find, `[y, x]` in nm.
 const PATCH_NM: [f64; 2] = [13.1, -8.2];
 
-/// A single domain with a patch of amorphous material 1.5 nm from the middle of a field of view of 4.8 nm.
-fn scene() -> Scene {
+/// A single domain with a patch of amorphous material 1.5 nm from the middle of a field of view of 4.8 nm, which is scanned with so many
+/// rows of 320 px.
+fn scene(rows: usize) -> Scene {
     let mut scene = Scene::built_in("bifeo3").unwrap();
     scene.specimen.polarization = Polarization::Uniform { p_pm: [23.0, 23.0] };
     scene.specimen.random_defects = RandomDefects::default();
     scene.specimen.bends = Vec::new();
     scene.specimen.defects =
         vec![Defect { kind: DefectKind::Amorphous, at_nm: PATCH_NM, intensity_ratio: 0.0, radius_nm: 0.7 }];
-    scene.microscope.shape = [320, 320];
+    scene.microscope.shape = [rows, 320];
+    scene.microscope.pixel_aspect = 320.0 / rows as f64;
     scene.microscope.center_nm = [12.0, -7.2];
     scene.microscope.rotation_rad = 0.5;
     scene.server.frames = "tcp://127.0.0.1:0".to_owned();
@@ -39,7 +41,7 @@ fn scene() -> Scene {
     scene
 }
 
-fn config(frames: &str) -> Config {
+fn config(frames: &str, rows: usize) -> Config {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/models/dcnn-perovskite-100");
     let mut sets = vec![
         "device=\"cpu\"".to_owned(),
@@ -47,7 +49,7 @@ fn config(frames: &str) -> Config {
         "models.fcnn=\"none\"".to_owned(),
         format!("sources=[{{name=\"simulator\",endpoint=\"{frames}\"}}]"),
         "lanes.http=\"127.0.0.1:0\"".to_owned(),
-        "runtime.warm_up_shape=[320,320]".to_owned(),
+        format!("runtime.warm_up_shape=[{rows},320]"),
     ];
     sets.extend(["results", "latest", "control"].map(|lane| format!("lanes.{lane}=\"tcp://127.0.0.1:0\"")));
     Config::load(None, std::iter::empty(), &sets).unwrap()
@@ -84,9 +86,19 @@ fn distance_nm(center_nm: [f64; 2]) -> f64 {
 
 #[test]
 fn a_controller_follows_a_candidate_until_it_is_in_the_middle() {
+    follow(320);
+}
+
+#[test]
+fn a_controller_follows_a_candidate_on_pixels_that_are_not_square() {
+    // 15 pm wide and 20 pm high.
+    follow(240);
+}
+
+fn follow(rows: usize) {
     let runtime = runtime();
-    let microscope = AcquisitionServer::start(scene()).unwrap();
-    let daemon = Daemon::start(&config(&microscope.endpoints().frames)).unwrap();
+    let microscope = AcquisitionServer::start(scene(rows)).unwrap();
+    let daemon = Daemon::start(&config(&microscope.endpoints().frames, rows)).unwrap();
     runtime.block_on(async {
         let mut results = Subscriber::connect(&daemon, &["result"]).await;
         let mut scan = ReqSocket::new();
@@ -102,16 +114,17 @@ fn a_controller_follows_a_candidate_until_it_is_in_the_middle() {
             center_nm = serde_json::from_value(status["frame"]["center_nm"].clone()).unwrap();
             from_seq = status["next_seq"].as_u64().unwrap();
         }
-        // A window is 1.2 nm wide and the patch 1.4 nm: the strangest window is on it.
+        // Measured on six frames on the way there: 0.11 to 0.23 nm. The patch is 1.4 nm wide, windows are 0.12 nm apart.
         assert!(
-            distance_nm(center_nm) < 0.7,
+            distance_nm(center_nm) < 0.5,
             "{center_nm:?} is {} nm from the patch",
             distance_nm(center_nm)
         );
         let result = result_from(&mut results, from_seq).await;
         let middle = strangest(&result).expect("it is still there");
         let off = (middle.frac.y - 0.5).hypot(middle.frac.x - 0.5) * 4.8;
-        assert!(off < 1.2, "the candidate is {off} nm from the middle");
+        // Both of these errors.
+        assert!(off < 0.7, "the candidate is {off} nm from the middle");
 
         // The same place again, as the middle of a sub-scan of the middle's 80 %, turned against the full scan. In one of 60 % most windows see
         // the patch, and it is not unlike its surroundings.
@@ -121,13 +134,13 @@ fn a_controller_follows_a_candidate_until_it_is_in_the_middle() {
         });
         let status = ask(&mut scan, "go_to", args).await;
         let part: [f64; 2] = serde_json::from_value(status["frame"]["center_nm"].clone()).unwrap();
-        assert!(distance_nm(part) < 0.7, "{part:?} is {} nm from the patch", distance_nm(part));
+        assert!(distance_nm(part) < 0.5, "{part:?} is {} nm from the patch", distance_nm(part));
         let result = result_from(&mut results, status["next_seq"].as_u64().unwrap()).await;
         let found = strangest(&result).expect("the sub-scan shows it");
-        assert_eq!(status["frame"]["shape"], json!([256, 256]));
-        // What it says of the place leads to the patch in the specimen, too.
+        assert_eq!(status["frame"]["shape"], json!([rows * 4 / 5, 256]));
+        // What it says of the place leads to the patch in the specimen, too. Measured on two frames: 0.21 and 0.36 nm.
         let place = [part[0] + found.nm.y, part[1] + found.nm.x];
-        assert!(distance_nm(place) < 0.9, "{place:?} is {} nm from the patch", distance_nm(place));
+        assert!(distance_nm(place) < 0.7, "{place:?} is {} nm from the patch", distance_nm(place));
     });
     assert!(daemon.shutdown());
     microscope.shutdown();
