@@ -118,7 +118,7 @@ pub(super) fn rank(evidence: &Evidence<'_>, found: &Found<'_>, settings: &Candid
     findings.extend(wall_findings(evidence, found.walls));
     findings.extend(found.vortices.iter().map(vortex_finding));
     findings.extend(column_findings(evidence, &labels(&flagged, found.ood.flag.dim())));
-    findings.extend(asked::findings(evidence, found.ood, &settings.expressions));
+    findings.extend(asked::findings(evidence, found, &settings.expressions));
     let sites = findings.into_iter().map(|finding| finding.located(evidence)).collect();
     selection::select(sites, evidence.calibration.pixel_size_pm, settings)
 }

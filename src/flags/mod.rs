@@ -54,6 +54,10 @@ impl FlagSettings {
         self.walls.validate(&format!("{key_prefix}.walls"))?;
         self.vortices.validate(&format!("{key_prefix}.vortices"))?;
         self.candidates.validate(&format!("{key_prefix}.candidates"))?;
+        if !self.mistilt.publish_corrected {
+            let key = format!("{key_prefix}.candidates.expressions");
+            asked::validate_corrected(&self.candidates.expressions, &key)?;
+        }
         self.tracker.validate(&format!("{key_prefix}.tracker"))
     }
 }

@@ -15,8 +15,9 @@ mod tests;
 use parser::Parser;
 use std::fmt;
 
-/// The names that an expression may use, each with its unit and meaning. Values of a window, in this order.
-pub const FIELDS: [(&str, &str); 13] = [
+/// The names that an expression may use, each with its unit and meaning: what is published (`mistilt_offset_x` is `mistilt.offset_x` on
+/// the wire), and what is measured on the columns. Values of a window, in this order.
+pub const FIELDS: [(&str, &str); 31] = [
     ("p_x", "P along the columns (right), pm"),
     ("p_y", "P along the rows (down), pm"),
     ("p", "length of P, pm"),
@@ -30,7 +31,30 @@ pub const FIELDS: [(&str, &str); 13] = [
     ("ood_p_value", "p-value of the window's features (small = unusual)"),
     ("ood_flag", "1 where the window is flagged, 0 elsewhere"),
     ("ood_excess", "feature distance over the 99.9 % distance of ordinary windows"),
+    ("mistilt_offset_x", "offset of P common to all domains of the tile, along the columns (right), pm"),
+    ("mistilt_offset_y", "the same along the rows (down), pm"),
+    ("mistilt_offset", "its length, pm"),
+    ("mistilt_p_value", "p-value of no offset (small = the offset is no accident)"),
+    ("mistilt_state", "0 not evaluated, 1 consistent, 2 suspect, 3 undetermined"),
+    ("mistilt_tilt_x", "tilt that would give the offset, where the material has a calibration, mrad"),
+    ("mistilt_tilt_y", "the same along the rows (down), mrad"),
+    ("p_corrected_x", "p_x less the offset, with flags.mistilt.publish_corrected, pm"),
+    ("p_corrected_y", "p_y less the offset, pm"),
+    ("p_corrected", "length of P less the offset, pm"),
+    ("classical_p_x", "P of the nearest cell of columns, at most 200 pm away, along the columns (right), pm"),
+    ("classical_p_y", "the same along the rows (down), pm"),
+    ("classical_p", "its length, pm"),
+    ("classical_cell_a", "edge of that cell nearer to the x axis, pm"),
+    ("classical_cell_b", "its other edge, pm"),
+    ("classical_cell_angle", "angle between the two, rad"),
+    ("classical_cell_area", "area of that cell, pm²"),
+    ("classical_away", "distance between P and that of the columns, pm"),
 ];
+
+/// Fields whose names begin so are there only with `flags.mistilt.publish_corrected`.
+pub(super) const CORRECTED: &str = "p_corrected";
+/// Fields whose names begin so are those of the nearest cell of columns.
+pub(super) const CLASSICAL: &str = "classical";
 
 /// What the fields are in one window, in the order of [`FIELDS`].
 pub type Values = [f64; FIELDS.len()];
@@ -203,6 +227,13 @@ macro_rules! expressions {
         #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $type(Expression);
+
+        impl $type {
+            /// Whether a field is in it whose name begins with `prefix`.
+            pub(super) fn names(&self, prefix: &str) -> bool {
+                self.0.fields().any(|index| FIELDS.get(index).is_some_and(|(name, _)| name.starts_with(prefix)))
+            }
+        }
 
         impl TryFrom<String> for $type {
             type Error = ExpressionError;

@@ -1,7 +1,16 @@
 use super::*;
 
-const VALUES: Values =
-    [30.0, -40.0, 50.0, 0.93, 4.0, 400.0, 390.0, 1.57, 156_000.0, 1.0256, 0.02, 0.0, f64::NAN];
+/// The first fields; the others were not measured.
+const MEASURED: [f64; 12] = [30.0, -40.0, 50.0, 0.93, 4.0, 400.0, 390.0, 1.57, 156_000.0, 1.0256, 0.02, 0.0];
+const VALUES: Values = {
+    let mut values = [f64::NAN; FIELDS.len()];
+    let mut n = 0;
+    while n < MEASURED.len() {
+        values[n] = MEASURED[n];
+        n += 1;
+    }
+    values
+};
 
 fn number(text: &str) -> f64 {
     Score::try_from(text.to_owned()).unwrap().of(&VALUES, &mut Vec::new())
@@ -100,4 +109,30 @@ fn any_text_is_read_or_refused() {
 fn the_values_behind_a_condition_are_told() {
     let condition = Condition::try_from("p > 40 && (aspect > 1 || p < 3)".to_owned()).unwrap();
     assert_eq!(condition.describe(&VALUES), "p = 50.00, aspect = 1.026");
+}
+
+#[test]
+fn every_field_has_a_name_of_its_own_and_a_meaning() {
+    for (n, (name, meaning)) in FIELDS.iter().enumerate() {
+        assert!(!meaning.is_empty() && FIELDS.iter().take(n).all(|(other, _)| other != name), "{name}");
+        let condition = Condition::try_from(format!("{name} > 1")).unwrap();
+        assert!(condition.names(name) && !condition.names("q"));
+    }
+}
+
+#[test]
+fn the_shipped_configs_list_every_field() {
+    let configs = [
+        include_str!("../../../configs/live.toml"),
+        include_str!("../../../configs/replay.toml"),
+        include_str!("../../../configs/demo.toml"),
+    ];
+    for config in configs {
+        let (_, list) = config.split_once("Fields: ").unwrap();
+        let (list, _) = list.split_once("Operators: ").unwrap();
+        let words: Vec<&str> = list.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
+        for (name, _) in FIELDS {
+            assert!(words.contains(&name), "{name}: {list}");
+        }
+    }
 }
