@@ -4,6 +4,9 @@
 //! Strange are the windows whose centre lies on the anomaly: within half a cell edge of a changed column or of a boundary, within a
 //! region, within 200 pm of a damaged row. Usual are all windows of frames without anomaly at the same dose, and those of the same
 //! frame with nothing but the undisturbed host within 1.2 nm. What is neither counts for nothing.
+//!
+//! Strange windows that hold pixels that were not measured, or pass for it, have no p-value (NaN on the wire, and no flag): the tables say
+//! what part of them, and rank the others.
 
 mod anomalies;
 mod curves;
@@ -249,7 +252,8 @@ impl Summaries {
         let titles = titles.map(|title| {
             format!("{title} {} frames of {} px an anomaly.", settings.frames, settings.side_px)
         });
-        let mut headings = vec![("anomaly", 0), ("counts", 0), ("strange", 0), ("usual", 0)];
+        let mut headings =
+            vec![("anomaly", 0), ("counts", 0), ("strange", 0), ("not evaluated (%)", 0), ("usual", 0)];
         headings.extend(SCORES.map(|score| (score, 3)));
         let tables = titles.map(|title| Table::new(title, &headings));
         Self { tables }
@@ -259,6 +263,8 @@ impl Summaries {
         let finite = |column: &[f64]| column.iter().filter(|score| score.is_finite()).count();
         let [elsewhere, own] = usual;
         let known = [finite(&strange[0]), finite(&elsewhere[0]) + finite(&own[0])];
+        // Windows that see the anomaly and of which nothing is said: those with pixels that pass for not measured.
+        let left_out = 100.0 * (strange[0].len() - known[0]) as f64 / strange[0].len() as f64;
         let rankings: Vec<Ranking> = strange
             .iter()
             .zip(elsewhere.iter().zip(own))
@@ -266,7 +272,8 @@ impl Summaries {
             .collect();
         let pick: [fn(&Ranking) -> f64; 3] = [|r| r.auroc, |r| r.aupr, |r| 100.0 * r.fpr_at_95];
         for (table, pick) in self.tables.iter_mut().zip(pick) {
-            let mut row: Vec<Entry> = vec![name.into(), counts.into(), known[0].into(), known[1].into()];
+            let mut row: Vec<Entry> =
+                vec![name.into(), counts.into(), known[0].into(), left_out.into(), known[1].into()];
             row.extend(rankings.iter().map(|ranking| Entry::from(pick(ranking))));
             table.push(row);
         }

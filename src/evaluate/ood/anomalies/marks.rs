@@ -22,7 +22,7 @@ pub struct MarkedFrame {
     /// `[row, col]`.
     pub pixel_sizes_pm: [f64; 2],
     /// `[row, col]`: a window whose centre is here sees the anomaly. Point defects are half a cell edge in radius, boundaries
-    /// a cell edge wide, damaged rows have [`BESIDE_PM`] on either side.
+    /// a cell edge wide, damaged rows have [`BESIDE_PM`] on every side.
     pub(super) strange: Array2<bool>,
     /// Pixels that show anything but the undisturbed host.
     pub(super) disturbed: AreaSums<u32>,
@@ -57,7 +57,7 @@ pub(super) fn marks(
     anomaly: Option<Anomaly>,
     truth: &Truth,
     shape: (usize, usize),
-    damaged_rows: Option<Range<usize>>,
+    damaged: Option<[Range<usize>; 2]>,
     pixel_sizes_pm: [f64; 2],
 ) -> (Array2<bool>, Array2<bool>) {
     let Some(anomaly) = anomaly else {
@@ -67,11 +67,15 @@ pub(super) fn marks(
     let mask = truth.mask(shape.into());
     let codes: Vec<u8> = anomaly.kinds().iter().map(|kind| kind.code()).collect();
     let mut strange = mask.mapv(|code| anomaly.is_everywhere() || codes.contains(&code));
-    if let Some(rows) = damaged_rows {
-        let beside = (BESIDE_PM / pixel_sizes_pm[0]).round() as usize;
-        let seen = rows.start.saturating_sub(beside)..rows.end + beside;
-        for ((row, _), strange) in strange.indexed_iter_mut() {
-            *strange |= seen.contains(&row);
+    if let Some([rows, cols]) = damaged {
+        let around = |part: Range<usize>, pixel_pm: f64| {
+            let beside = (BESIDE_PM / pixel_pm).round() as usize;
+            part.start.saturating_sub(beside)..part.end + beside
+        };
+        let [down, across] = pixel_sizes_pm;
+        let (rows, cols) = (around(rows, down), around(cols, across));
+        for ((row, col), strange) in strange.indexed_iter_mut() {
+            *strange |= rows.contains(&row) && cols.contains(&col);
         }
     }
     // Soft blobs of contamination are part of training.

@@ -40,11 +40,13 @@ pub enum Anomaly {
     LowDose,
     Composition,
     BrightB,
+    Blur,
+    SaturatedPart,
 }
 
 impl Anomaly {
     /// In the order of the table.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::VacancyA,
         Self::VacancyB,
         Self::Substitution,
@@ -64,7 +66,9 @@ impl Anomaly {
         Self::LineJump,
         Self::Flicker,
         Self::Saturation,
+        Self::SaturatedPart,
         Self::Defocus,
+        Self::Blur,
         Self::LowDose,
         Self::Composition,
         Self::BrightB,
@@ -92,14 +96,16 @@ impl Anomaly {
             Self::LineJump => "line jump (100 to 200 pm)",
             Self::Flicker => "probe flicker (3 to 8 rows at 30 to 60 %)",
             Self::Saturation => "saturated rows (2 to 6)",
+            Self::SaturatedPart => "saturated rows (2 to 6, the middle half of each)",
             Self::Defocus => "defocus (9 to 13 nm)",
+            Self::Blur => "blur (Gaussian, 60 to 90 pm)",
             Self::LowDose => "dose below range (1 to 4 counts)",
-            Self::Composition => "composition (20 % of A of another element, 0.61 as bright)",
+            Self::Composition => "composition (60 to 90 % of A of another element, 0.27 as bright)",
             Self::BrightB => "B columns brighter than A (× 1.3 to 1.8)",
         }
     }
 
-    /// The codes of the truth's mask that are this anomaly; none where it is the whole frame, or rows of it.
+    /// The codes of the truth's mask that are this anomaly; none where it is the whole frame, or some of its rows.
     const fn kinds(self) -> &'static [DefectKind] {
         match self {
             Self::VacancyA => &[DefectKind::VacancyA],
@@ -123,7 +129,10 @@ impl Anomaly {
 
     /// Whether every window of the frame sees it.
     const fn is_everywhere(self) -> bool {
-        matches!(self, Self::Material | Self::Defocus | Self::LowDose | Self::Composition | Self::BrightB)
+        matches!(
+            self,
+            Self::Material | Self::Defocus | Self::Blur | Self::LowDose | Self::Composition | Self::BrightB
+        )
     }
 }
 
@@ -145,10 +154,11 @@ pub fn marked_frame(
         instrument::adjust(anomaly, &mut microscope, &mut rng);
     }
     let mut simulated = render(&specimen, &microscope, &mut rng)?;
-    let rows =
+    let damaged =
         anomaly.and_then(|anomaly| instrument::damage(anomaly, &mut simulated.pixels, &microscope, &mut rng));
     let pixel_sizes_pm = microscope.pixel_sizes_pm();
-    let (strange, disturbed) = marks(anomaly, &simulated.truth, simulated.pixels.dim(), rows, pixel_sizes_pm);
+    let (strange, disturbed) =
+        marks(anomaly, &simulated.truth, simulated.pixels.dim(), damaged, pixel_sizes_pm);
     Ok(MarkedFrame {
         frame: as_frame(&simulated, pixel_sizes_pm, index)?,
         truth: simulated.truth,
