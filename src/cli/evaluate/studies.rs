@@ -160,9 +160,13 @@ impl Study for MistiltStudySettings {
         let (mut polar, mut non_polar) = (of_material(mistilt::POLAR)?, of_material(mistilt::NON_POLAR)?);
         let mut analyzers = Analyzers { polar: &mut polar, non_polar: &mut non_polar };
         setting.watch(self.total_frames().iter().sum(), |each| {
+            let [ideal, ideal_directions] = mistilt::ideal(self, &setting.config.flags.mistilt, each)?;
+            let [pipeline, pipeline_directions] = mistilt::pipeline(&mut analyzers, self, each)?;
             Ok(vec![
-                ("mistilt_ideal", mistilt::ideal(self, &setting.config.flags.mistilt, each)?),
-                ("mistilt_pipeline", mistilt::pipeline(&mut analyzers, self, each)?),
+                ("mistilt_ideal", ideal),
+                ("mistilt_ideal_directions", ideal_directions),
+                ("mistilt_pipeline", pipeline),
+                ("mistilt_pipeline_directions", pipeline_directions),
             ])
         })
     }

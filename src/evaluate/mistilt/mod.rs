@@ -2,28 +2,31 @@
 //!
 //! Features: the whole pipeline on simulated frames ([`pipeline`]), and the flag alone on fields made from the truth with errors of a
 //! given size and the spatial correlation that a network's have ([`ideal`]), which tells the flag's part from the network's.
+//! Each by kind of frame, offset and dose or error, and once more by the direction of the offset in the lattice, from the same frames.
 //! Assumptions: the offset is the same over the frame and comes alone; what else a tilt does to columns is in
 //! [`Tilt`](crate::simulate::Tilt). A frame counts as found when one of its tiles is suspect: without an offset, that is a false alarm.
 
 mod fields;
 mod scenes;
+mod tally;
 
 pub use scenes::Kind;
 
 use super::EvaluateError;
-use super::table::{Entry, Table};
+use super::table::Table;
 use super::windows::as_frame;
 use crate::config::InvalidSetting;
-use crate::flags::mistilt::{MistiltSettings, TileState};
+use crate::flags::mistilt::MistiltSettings;
 use crate::flags::{self, Evidence, FlagSettings, Reference};
 use crate::pipeline::Analyzer;
-use crate::simulate::{Truth, render};
-use ferrostem_proto::{Calibration, CalibrationSource, ResultMessage};
+use crate::simulate::render;
+use ferrostem_proto::{Calibration, CalibrationSource};
 use fields::ideal_fields;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use scenes::{PIXEL_PM, Planted, scene};
 use serde::{Deserialize, Serialize};
+use tally::{Tables, Tallies, Tile, tiles_of};
 
 /// What is planted, and in how many frames.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,19 +132,7 @@ pub struct Analyzers<'a> {
 pub const POLAR: &str = "bifeo3";
 pub const NON_POLAR: &str = "srtio3";
 
-const COLUMNS: [(&str, usize); 9] = [
-    ("frames", 0),
-    ("judged (%)", 0),
-    ("suspect (%)", 1),
-    ("undetermined tiles (%)", 0),
-    ("offset error (pm)", 2),
-    ("bias (pm)", 2),
-    ("expected error (pm)", 2),
-    ("1 in (%)", 0),
-    ("p below 0.01 (%)", 1),
-];
-
-/// Every kind of frame, offset and dose through all stages.
+/// Every kind of frame, offset and dose through all stages; the second table is by direction too.
 ///
 /// # Errors
 /// When a frame cannot be simulated or processed.
@@ -149,17 +140,17 @@ pub fn pipeline(
     analyzers: &mut Analyzers<'_>,
     settings: &MistiltStudySettings,
     mut each: impl FnMut(),
-) -> Result<Table, EvaluateError> {
+) -> Result<[Table; 2], EvaluateError> {
     let title = format!(
         "Mistilt through the whole pipeline, frames of {0} x {0} px of {PIXEL_PM} pm; `suspect` is the detection rate, and where \
          the offset is 0 the rate of false alarms.",
         settings.side_px
     );
-    let mut table = table(title, "counts");
+    let mut tables = Tables::new(&title, "counts");
     for &kind in &settings.kinds {
         for offset_pm in settings.offsets(kind) {
             for &counts in &settings.counts {
-                let mut tally = Tally::default();
+                let mut tallies = Tallies::default();
                 for index in 0..settings.frames {
                     let planted = Planted { kind, offset_pm, counts, side_px: settings.side_px, index };
                     let (specimen, microscope, mut rng) = scene(&planted, settings.seed)?;
@@ -167,17 +158,18 @@ pub fn pipeline(
                     let frame = as_frame(&simulated, microscope.pixel_sizes_pm(), index)?;
                     let analyzer =
                         if kind.is_polar() { &mut *analyzers.polar } else { &mut *analyzers.non_polar };
-                    tally.add(&tiles_of(&analyzer.analyze(frame)?), &simulated.truth);
+                    tallies.add(index, &tiles_of(&analyzer.analyze(frame)?), &simulated.truth);
                     each();
                 }
-                table.push(tally.row(kind, offset_pm, counts));
+                tables.push(&tallies, (kind, offset_pm, counts));
             }
         }
     }
-    Ok(table)
+    Ok(tables.0)
 }
 
-/// The flag alone: windows with the P of the truth and errors that neighbours share, no columns.
+/// The flag alone: windows with the P of the truth and errors that neighbours share, no columns; the second table is by direction
+/// too.
 ///
 /// # Errors
 /// When a frame cannot be simulated.
@@ -185,13 +177,13 @@ pub fn ideal(
     settings: &MistiltStudySettings,
     flag: &MistiltSettings,
     mut each: impl FnMut(),
-) -> Result<Table, EvaluateError> {
+) -> Result<[Table; 2], EvaluateError> {
     let title = format!(
         "Mistilt from windows with the true P and correlated errors of this standard deviation, a network without bias; frames of \
          {0} x {0} px.",
         settings.side_px
     );
-    let mut table = table(title, "sigma (pm)");
+    let mut tables = Tables::new(&title, "sigma (pm)");
     let flags = FlagSettings {
         mistilt: MistiltSettings { bias_pm: Some(settings.ideal_bias_pm), ..*flag },
         ..FlagSettings::default()
@@ -200,7 +192,7 @@ pub fn ideal(
         let reference = Reference { material: kind.material()?, features: None, outputs: Vec::new() };
         for offset_pm in settings.offsets(kind) {
             for &sigma_pm in &settings.ideal_sigmas_pm {
-                let mut tally = Tally::default();
+                let mut tallies = Tallies::default();
                 for index in 0..settings.ideal_frames {
                     let planted =
                         Planted { kind, offset_pm, counts: 100.0, side_px: settings.side_px, index };
@@ -231,120 +223,14 @@ pub fn ideal(
                             state: v.state as u8,
                         })
                         .collect();
-                    tally.add(&tiles, &simulated.truth);
+                    tallies.add(index, &tiles, &simulated.truth);
                     each();
                 }
-                table.push(tally.row(kind, offset_pm, sigma_pm));
+                tables.push(&tallies, (kind, offset_pm, sigma_pm));
             }
         }
     }
-    Ok(table)
-}
-
-fn table(title: String, third: &'static str) -> Table {
-    let mut headings = vec![("frames show", 0), ("offset (pm)", 0), (third, 0)];
-    headings.extend(COLUMNS);
-    Table::new(title, &headings)
-}
-
-/// What was said of a tile.
-#[derive(Debug, Clone, Copy)]
-struct Tile {
-    offset: [f64; 2],
-    /// xx, xy, yy, pm².
-    covariance: [f64; 3],
-    p_value: f64,
-    state: u8,
-}
-
-impl Tile {
-    fn is(&self, state: TileState) -> bool {
-        self.state == state as u8
-    }
-}
-
-fn tiles_of(result: &ResultMessage) -> Vec<Tile> {
-    let maps = &result.mistilt;
-    let [rows, cols] = maps.state.shape();
-    let value = |map: &ferrostem_proto::Grid<f32>, i, j| map.get(i, j).map_or(f64::NAN, |v| f64::from(*v));
-    (0..rows)
-        .flat_map(|i| (0..cols).map(move |j| (i, j)))
-        .map(|(i, j)| Tile {
-            offset: [value(&maps.offset_x, i, j), value(&maps.offset_y, i, j)],
-            covariance: [&maps.offset_xx, &maps.offset_xy, &maps.offset_yy].map(|map| value(map, i, j)),
-            p_value: value(&maps.p_value, i, j),
-            state: maps.state.get(i, j).copied().unwrap_or(0),
-        })
-        .collect()
-}
-
-/// One row of a table before it is written.
-#[derive(Debug, Default)]
-struct Tally {
-    frames: usize,
-    judged: usize,
-    suspect: usize,
-    tiles: usize,
-    undetermined: usize,
-    /// Of each judged tile: its error's components, and what they were expected to be.
-    errors: Vec<[f64; 2]>,
-    variances: Vec<f64>,
-    within_one: usize,
-    /// Judged tiles with a p-value below a hundredth.
-    unlikely: usize,
-}
-
-impl Tally {
-    fn add(&mut self, tiles: &[Tile], truth: &Truth) {
-        let count = truth.cells.len().max(1) as f64;
-        let planted = truth
-            .cells
-            .iter()
-            .fold([0.0, 0.0], |sum, cell| [sum[0] + cell.mistilt_x / count, sum[1] + cell.mistilt_y / count]);
-        let judged: Vec<&Tile> = tiles
-            .iter()
-            .filter(|tile| tile.is(TileState::Consistent) || tile.is(TileState::Suspect))
-            .collect();
-        self.frames += 1;
-        self.judged += usize::from(!judged.is_empty());
-        self.suspect += usize::from(tiles.iter().any(|tile| tile.is(TileState::Suspect)));
-        self.tiles += tiles.len();
-        self.undetermined += tiles.iter().filter(|tile| tile.is(TileState::Undetermined)).count();
-        for tile in judged {
-            let error = [tile.offset[0] - planted[0], tile.offset[1] - planted[1]];
-            let [xx, xy, yy] = tile.covariance;
-            let determinant = xx * yy - xy * xy;
-            let [x, y] = error;
-            // The ellipse that holds 39 % of a two-component normal error.
-            let distance = (yy * x * x - 2.0 * xy * x * y + xx * y * y) / determinant;
-            self.within_one += usize::from(distance <= 1.0);
-            self.unlikely += usize::from(tile.p_value < 0.01);
-            self.errors.push(error);
-            self.variances.push(xx + yy);
-        }
-    }
-
-    /// Errors are lengths of vectors, root mean square over the judged tiles.
-    fn row(&self, kind: Kind, offset_pm: f64, third: f64) -> Vec<Entry> {
-        let percent = |part: usize, whole: usize| 100.0 * part as f64 / whole as f64;
-        let n = self.errors.len() as f64;
-        let mean = |k: usize| self.errors.iter().map(|error| error[k]).sum::<f64>() / n;
-        let squares = self.errors.iter().map(|[x, y]| x * x + y * y).sum::<f64>();
-        vec![
-            kind.name().into(),
-            offset_pm.into(),
-            third.into(),
-            self.frames.into(),
-            percent(self.judged, self.frames).into(),
-            percent(self.suspect, self.frames).into(),
-            percent(self.undetermined, self.tiles).into(),
-            (squares / n).sqrt().into(),
-            mean(0).hypot(mean(1)).into(),
-            (self.variances.iter().sum::<f64>() / n).sqrt().into(),
-            percent(self.within_one, self.errors.len()).into(),
-            percent(self.unlikely, self.errors.len()).into(),
-        ]
-    }
+    Ok(tables.0)
 }
 
 #[cfg(test)]

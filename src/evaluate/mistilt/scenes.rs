@@ -79,11 +79,49 @@ pub(super) struct Planted {
     pub index: usize,
 }
 
+/// How an offset lies in the lattice, whose axes are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    AlongAxis,
+    AlongDiagonal,
+    /// 22.5° from either.
+    Between,
+}
+
+impl Direction {
+    pub const ALL: [Self; 3] = [Self::AlongAxis, Self::AlongDiagonal, Self::Between];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AlongAxis => "a or b",
+            Self::AlongDiagonal => "diagonal",
+            Self::Between => "in between",
+        }
+    }
+
+    /// Of the offset of frame `index`.
+    pub const fn of(index: usize) -> Self {
+        match (index / EIGHTHS % 2, index % 2) {
+            (0, 0) => Self::AlongAxis,
+            (0, _) => Self::AlongDiagonal,
+            _ => Self::Between,
+        }
+    }
+}
+
+const EIGHTHS: usize = 8;
+
+/// Direction of the offset of frame `index` from the lattice's a, rad: round the lattice in eighths of a turn, every other time a
+/// sixteenth farther.
+fn from_a_rad(index: usize) -> f64 {
+    FRAC_PI_4 * ((index % EIGHTHS) as f64 + 0.5 * (index / EIGHTHS % 2) as f64)
+}
+
 /// Lengths of P along the two axes of [`Kind::Strained`], relative to the material's.
 const UNEQUAL: [f64; 2] = [1.06, 0.94];
 
 /// The specimen and the scan of frame `index`, and the numbers that its noise is drawn from. The same specimen is looked at with
-/// every offset and dose; the offset's direction goes round the lattice in eighths of a turn.
+/// every offset and dose; the offset's direction is [`from_a_rad`].
 pub(super) fn scene(
     planted: &Planted,
     seed: u64,
@@ -117,7 +155,7 @@ pub(super) fn scene(
             *variant = variant.map(|p| p * UNEQUAL.get(k % 2).copied().unwrap_or(1.0));
         }
     }
-    let turn = specimen.rotation_rad + FRAC_PI_4 * (planted.index % 8) as f64;
+    let turn = specimen.rotation_rad + from_a_rad(planted.index);
     // P gains half of what the A columns lose.
     let a_shift = [turn.cos(), -turn.sin()].map(|c| -2.0 * planted.offset_pm * c);
     let drift_pm = [(); 2].map(|()| rng.random_range(-0.003..0.003) * planted.side_px as f64 * PIXEL_PM);
@@ -162,5 +200,28 @@ fn polarization(kind: Kind, specimen: &Specimen, half_nm: f64, rng: &mut ChaCha8
                 width_nm: 0.8,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directions_are_what_they_are_called() {
+        let mut counts = [0; 3];
+        for index in 0..32 {
+            // In sixteenths of a turn from a: axes are four apart, diagonals lie between them.
+            let sixteenths = from_a_rad(index) / (0.5 * FRAC_PI_4);
+            assert!((sixteenths - sixteenths.round()).abs() < 1e-9 && sixteenths < 16.0);
+            let expected = match sixteenths.round() as usize % 4 {
+                0 => Direction::AlongAxis,
+                2 => Direction::AlongDiagonal,
+                _ => Direction::Between,
+            };
+            assert_eq!(Direction::of(index), expected, "{index}");
+            counts[expected as usize] += 1;
+        }
+        assert_eq!(counts, [8, 8, 16]);
     }
 }
