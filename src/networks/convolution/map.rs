@@ -1,5 +1,7 @@
 //! How feature maps lie in memory.
 
+use std::ops::Range;
+
 /// Channels that lie beside each other in memory, and are computed together.
 pub(crate) const LANES: usize = 16;
 
@@ -63,9 +65,14 @@ impl<'a, T> View<'a, T> {
 }
 
 /// A feature map that grows at its end and is dropped at its beginning.
+///
+/// What is dropped keeps its place until there is at least as much of it as of what is left. So the rows that are moved to
+/// the beginning are never more than those that were dropped, however few are dropped at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Map {
     data: Vec<Block>,
+    /// Rows of `data` that are dropped.
+    dropped: usize,
     rows: usize,
     blocks: usize,
     cols: usize,
@@ -74,7 +81,7 @@ pub(crate) struct Map {
 impl Map {
     /// No rows yet.
     pub(crate) const fn empty(blocks: usize, cols: usize) -> Self {
-        Self { data: Vec::new(), rows: 0, blocks, cols }
+        Self { data: Vec::new(), dropped: 0, rows: 0, blocks, cols }
     }
 
     pub(crate) const fn rows(&self) -> usize {
@@ -82,31 +89,46 @@ impl Map {
     }
 
     pub(crate) fn view(&self) -> View<'_> {
-        let used = self.rows * self.blocks * self.cols;
-        View { data: &self.data[..used], rows: self.rows, blocks: self.blocks, cols: self.cols }
+        View { data: &self.data[self.held()], rows: self.rows, blocks: self.blocks, cols: self.cols }
     }
 
     /// All pixels, `[row, channel block, col]`.
     pub(crate) fn pixels_mut(&mut self) -> &mut [Block] {
-        &mut self.data[..self.rows * self.blocks * self.cols]
+        let held = self.held();
+        &mut self.data[held]
+    }
+
+    /// Where the rows are.
+    const fn held(&self) -> Range<usize> {
+        let stride = self.blocks * self.cols;
+        self.dropped * stride..(self.dropped + self.rows) * stride
     }
 
     /// Space for `rows` more rows, which the caller fills; what it holds before is arbitrary.
     pub(crate) fn append(&mut self, rows: usize) -> &mut [Block] {
-        let stride = self.blocks * self.cols;
-        let (start, end) = (self.rows * stride, (self.rows + rows) * stride);
+        let added = rows * self.blocks * self.cols;
+        let mut held = self.held();
+        if self.data.len() < held.end + added && self.dropped >= self.rows {
+            self.data.copy_within(held, 0);
+            self.dropped = 0;
+            held = self.held();
+        }
+        let end = held.end + added;
         if self.data.len() < end {
             self.data.resize(end, Block::ZERO);
         }
         self.rows += rows;
-        &mut self.data[start..end]
+        &mut self.data[held.end..end]
     }
 
     /// Drops the first `rows` rows, or all.
     pub(crate) fn drop_front(&mut self, rows: usize) {
-        let (rows, stride) = (rows.min(self.rows), self.blocks * self.cols);
-        self.data.copy_within(rows * stride..self.rows * stride, 0);
+        let rows = rows.min(self.rows);
+        self.dropped += rows;
         self.rows -= rows;
+        if self.rows == 0 {
+            self.dropped = 0;
+        }
     }
 }
 
@@ -172,4 +194,31 @@ impl Filters {
 pub(crate) fn in_blocks(values: &[f32], fill: f32) -> Vec<Block> {
     let block = |chunk: &[f32]| Block(std::array::from_fn(|lane| chunk.get(lane).copied().unwrap_or(fill)));
     values.chunks(LANES).map(block).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stay_in_order_and_room_is_used_again() {
+        let (mut map, mut first, mut next, mut most) = (Map::empty(2, 3), 0, 0, 0);
+        for step in 0..200 {
+            // Two rows more a step on average, and one and a half less.
+            let (added, dropped) = (step * 7 % 5, step * 3 % 4);
+            for row in map.append(added).chunks_exact_mut(6) {
+                row.fill(Block([next as f32; LANES]));
+                next += 1;
+            }
+            most = most.max(map.rows());
+            map.drop_front(dropped);
+            first = (first + dropped).min(next);
+            assert_eq!(map.rows(), next - first);
+            let found: Vec<f32> = map.view().data.chunks_exact(6).map(|row| row[5].0[0]).collect();
+            let expected: Vec<f32> = (first..next).map(|row| row as f32).collect();
+            assert_eq!(found, expected);
+        }
+        assert!(next > 3 * most, "{most} of {next} rows at once");
+        assert!(map.data.len() <= 6 * 2 * most, "room for {} rows, {most} at once", map.data.len() / 6);
+    }
 }
