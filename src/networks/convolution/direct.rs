@@ -59,8 +59,17 @@ impl<const N: usize> Direct<N> {
         }
     }
 
+    pub(crate) const fn input_blocks(&self) -> usize {
+        self.input_blocks
+    }
+
     pub(crate) const fn output_blocks(&self) -> usize {
         self.output_blocks
+    }
+
+    /// Rows or columns of zeros around the map.
+    pub(crate) const fn padding(&self) -> usize {
+        self.placement.padding
     }
 
     /// Rows or columns of the result for so many of the map.
@@ -83,13 +92,22 @@ impl<const N: usize> Direct<N> {
 
     /// Fills `output`, whole rows from the first one on, `[row, output block, col]`.
     pub(crate) fn run<T: Pixel<N>>(&self, level: Level, input: View<'_, T>, output: &mut [Block]) {
+        self.run_padded(level, input, self.placement.padding, output);
+    }
+
+    /// As [`Self::run`], of a map that holds the padding's rows itself, or others that come before and after it.
+    pub(crate) fn run_bordered<T: Pixel<N>>(&self, level: Level, input: View<'_, T>, output: &mut [Block]) {
+        self.run_padded(level, input, 0, output);
+    }
+
+    fn run_padded<T: Pixel<N>>(&self, level: Level, input: View<'_, T>, above: usize, output: &mut [Block]) {
         let cols = self.output_size(input.cols);
         if cols == 0 {
             return;
         }
         output.par_chunks_mut(cols).enumerate().for_each(|(index, output)| {
             let (row, block) = (index / self.output_blocks, index % self.output_blocks);
-            level.run(OutputRow { layer: self, input, row, block, output });
+            level.run(OutputRow { layer: self, input, above, row, block, output });
         });
     }
 }
@@ -98,6 +116,8 @@ impl<const N: usize> Direct<N> {
 struct OutputRow<'a, T, const N: usize> {
     layer: &'a Direct<N>,
     input: View<'a, T>,
+    /// Rows of zeros above the map.
+    above: usize,
     row: usize,
     block: usize,
     output: &'a mut [Block],
@@ -106,7 +126,7 @@ struct OutputRow<'a, T, const N: usize> {
 impl<T: Pixel<N>, const N: usize> Kernel for OutputRow<'_, T, N> {
     #[inline(always)]
     fn run<S: Simd, const V: usize, const P: usize>(self, simd: S) {
-        let Self { layer, input, row, block, output } = self;
+        let Self { layer, input, above, row, block, output } = self;
         let Placement { stride, dilation, padding } = layer.placement;
         let taps = layer.side * layer.input_blocks;
         let weights = &layer.weights[block * layer.side * taps..][..layer.side * taps];
@@ -119,7 +139,7 @@ impl<T: Pixel<N>, const N: usize> Kernel for OutputRow<'_, T, N> {
                 lefts[p] = (group * P + p.min(last)) * stride;
             }
             for (tap_row, weights) in weights.chunks_exact(taps).enumerate() {
-                let Some(tap_row) = (row * stride + tap_row * dilation).checked_sub(padding) else {
+                let Some(tap_row) = (row * stride + tap_row * dilation).checked_sub(above) else {
                     continue;
                 };
                 if tap_row >= input.rows {

@@ -168,14 +168,14 @@ impl Kernel for Tiles<'_> {
                 let [input, gradient] = maps[map];
                 let corner = [tile / across * TILE, tile % across * TILE];
                 for block in 0..inputs {
-                    let patch = patch(&input, block, corner, 0, &mut scratch.patch);
+                    let patch = patch(&input, block, corner, [0; 2], &mut scratch.patch);
                     let places = &mut scratch.patches[block * BATCH + index..];
                     for v in 0..V {
                         transform_patch(simd, patch, v, places, place_stride(inputs));
                     }
                 }
                 for block in 0..outputs {
-                    let tile = patch(&gradient, block, corner, 0, &mut scratch.tile);
+                    let tile = patch(&gradient, block, corner, [0; 2], &mut scratch.tile);
                     let places = &mut scratch.gradients[block * BATCH + index..];
                     for v in 0..V {
                         spread_tile(simd, tile, v, places, place_stride(outputs));

@@ -121,6 +121,11 @@ impl Map {
         &mut self.data[held.end..end]
     }
 
+    /// More rows, of zeros.
+    pub(crate) fn append_zeros(&mut self, rows: usize) {
+        self.append(rows).fill(Block::ZERO);
+    }
+
     /// Drops the first `rows` rows, or all.
     pub(crate) fn drop_front(&mut self, rows: usize) {
         let rows = rows.min(self.rows);

@@ -1,4 +1,6 @@
 //! A network run by rows: every layer goes as far as the rows that it has reach.
+//!
+//! Layers that pad do not differ: their maps begin and end with the padding's rows of zeros.
 
 use super::direct::Direct;
 use super::map::{Block, LANES, Map, View};
@@ -7,7 +9,7 @@ use super::transforms::TILE;
 use super::winograd::Winograd;
 use rayon::prelude::*;
 
-/// One layer behind the first one. None of them pads: rows can come and go.
+/// One layer behind the first one.
 #[derive(Debug, Clone)]
 pub(crate) enum Layer {
     Winograd(Winograd),
@@ -17,6 +19,14 @@ pub(crate) enum Layer {
 }
 
 impl Layer {
+    const fn input_blocks(&self) -> usize {
+        match self {
+            Self::Winograd(layer) => layer.input_blocks(),
+            Self::Direct(layer) => layer.input_blocks(),
+            Self::Pool(blocks) => *blocks,
+        }
+    }
+
     const fn output_blocks(&self) -> usize {
         match self {
             Self::Winograd(layer) => layer.output_blocks(),
@@ -34,10 +44,28 @@ impl Layer {
         }
     }
 
+    /// Rows of zeros before a map's first row, and behind its last one.
+    const fn padding(&self) -> usize {
+        match self {
+            Self::Winograd(layer) => layer.padding(),
+            Self::Direct(layer) => layer.padding(),
+            Self::Pool(_) => 0,
+        }
+    }
+
+    /// What the layer reads, before any rows have come.
+    fn input(&self, cols: usize) -> Map {
+        let mut map = Map::empty(self.input_blocks(), cols);
+        map.append_zeros(self.padding());
+        map
+    }
+
     /// Rows that can be computed from the `rows` at hand, and rows that are done with then. As long as more rows come,
     /// only whole steps of `step` rows of sums are made: whatever the steps, tiles lie where they would lie without
     /// them, so that a result does not depend on how it was cut, to the last bit.
     const fn ready(&self, rows: usize, last: bool, step: usize) -> (usize, usize) {
+        // Those that the layer would have its padding added to.
+        let Some(rows) = rows.checked_sub(2 * self.padding()) else { return (0, 0) };
         match self {
             Self::Winograd(layer) => {
                 let sums = layer.sums(rows);
@@ -54,14 +82,17 @@ impl Layer {
 
     fn run(&self, level: Level, input: View<'_>, output: &mut [Block]) {
         match self {
-            Self::Winograd(layer) => layer.run(level, input, output),
-            Self::Direct(layer) => layer.run(level, input, output),
+            Self::Winograd(layer) => layer.run_bordered(level, input, output),
+            Self::Direct(layer) => layer.run_bordered(level, input, output),
             Self::Pool(_) => pool(input, output),
         }
     }
 
     /// Moves the rows that can be computed from one map to the next.
     fn advance(&self, level: Level, [input, output]: [&mut Map; 2], last: bool, step: usize) -> usize {
+        if last {
+            input.append_zeros(self.padding());
+        }
         let (made, done) = self.ready(input.rows(), last, step);
         if made > 0 {
             self.run(level, input.view(), output.append(made));
@@ -109,11 +140,13 @@ impl Network {
     ) -> Map {
         let step = step.next_multiple_of(TILE).max(TILE);
         let mut cols = self.first.output_size(image.cols);
-        let mut maps = vec![Map::empty(self.first.output_blocks(), cols)];
+        let mut maps = Vec::with_capacity(self.layers.len() + 1);
         for layer in &self.layers {
+            maps.push(layer.input(cols));
             cols = layer.output_size(cols);
-            maps.push(Map::empty(layer.output_blocks(), cols));
         }
+        let outputs = self.layers.last().map_or(self.first.output_blocks(), Layer::output_blocks);
+        maps.push(Map::empty(outputs, cols));
         let rows = self.first.output_size(image.rows);
         for start in (0..rows).step_by(step) {
             let count = step.min(rows - start);

@@ -27,20 +27,22 @@ pub(super) const KERNEL_TRANSFORM: [[f64; 3]; PATCH] = [
 ];
 
 /// The `N` × `N` pixels of one tile and channel block. `corner` is row and column of the first of them, counted from
-/// `padding` before the map; where they reach over the map's border, they are put together in `border`, with zeros around.
+/// `padding` rows and columns before the map; where they reach over the map's border, they are put together in `border`,
+/// with zeros around.
 #[inline(always)]
 pub(super) fn patch<'a, const N: usize>(
     input: &View<'a>,
     block: usize,
     [top, left]: [usize; 2],
-    padding: usize,
+    padding: [usize; 2],
     border: &'a mut [[Block; N]; N],
 ) -> [&'a [Block; N]; N] {
     let mut rows = [const { &[Block::ZERO; N] }; N];
-    let inside = |start: usize, size: usize| start >= padding && start - padding + N <= size;
-    if inside(top, input.rows) && inside(left, input.cols) {
+    let [above, before] = padding;
+    let inside = |start: usize, padding: usize, size: usize| start >= padding && start - padding + N <= size;
+    if inside(top, above, input.rows) && inside(left, before, input.cols) {
         for (i, row) in rows.iter_mut().enumerate() {
-            if let Some(pixels) = input.row(top - padding + i, block)[left - padding..].first_chunk() {
+            if let Some(pixels) = input.row(top - above + i, block)[left - before..].first_chunk() {
                 *row = pixels;
             }
         }
@@ -49,7 +51,7 @@ pub(super) fn patch<'a, const N: usize>(
     for (i, pixels) in border.iter_mut().enumerate() {
         for (j, pixel) in pixels.iter_mut().enumerate() {
             // Before the map the differences wrap around, to where no pixel is either.
-            let (row, col) = ((top + i).wrapping_sub(padding), (left + j).wrapping_sub(padding));
+            let (row, col) = ((top + i).wrapping_sub(above), (left + j).wrapping_sub(before));
             *pixel =
                 if row < input.rows && col < input.cols { input.row(row, block)[col] } else { Block::ZERO };
         }

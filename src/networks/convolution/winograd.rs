@@ -58,8 +58,17 @@ impl Winograd {
         }
     }
 
+    pub(crate) const fn input_blocks(&self) -> usize {
+        self.input_blocks
+    }
+
     pub(crate) const fn output_blocks(&self) -> usize {
         self.output_blocks
+    }
+
+    /// Rows or columns of zeros around the map.
+    pub(crate) const fn padding(&self) -> usize {
+        self.padding
     }
 
     /// Blocks from one place's transformed pixels to the next one's: odd, so that a tile's places do not compete for the
@@ -85,6 +94,15 @@ impl Winograd {
 
     /// Fills `output`, whole rows from the first one on, `[row, output block, col]`.
     pub(crate) fn run(&self, level: Level, input: View<'_>, output: &mut [Block]) {
+        self.run_padded(level, input, self.padding, output);
+    }
+
+    /// As [`Self::run`], of a map that holds the padding's rows itself, or others that come before and after it.
+    pub(crate) fn run_bordered(&self, level: Level, input: View<'_>, output: &mut [Block]) {
+        self.run_padded(level, input, 0, output);
+    }
+
+    fn run_padded(&self, level: Level, input: View<'_>, above: usize, output: &mut [Block]) {
         let row = self.output_blocks * self.output_size(input.cols);
         if row == 0 {
             return;
@@ -92,7 +110,7 @@ impl Winograd {
         output.par_chunks_mut(self.kept(TILE) * row).enumerate().for_each(|(index, output)| {
             SCRATCH.with_borrow_mut(|scratch| {
                 scratch.fit(self);
-                level.run(TileRow { layer: self, input, top: index * TILE, scratch, output });
+                level.run(TileRow { layer: self, input, above, top: index * TILE, scratch, output });
             });
         });
     }
@@ -153,6 +171,8 @@ impl Scratch {
 struct TileRow<'a> {
     layer: &'a Winograd,
     input: View<'a>,
+    /// Rows of zeros above the map.
+    above: usize,
     /// First row of sums.
     top: usize,
     scratch: &'a mut Scratch,
@@ -163,7 +183,7 @@ struct TileRow<'a> {
 impl Kernel for TileRow<'_> {
     #[inline(always)]
     fn run<S: Simd, const V: usize, const P: usize>(self, simd: S) {
-        let Self { layer, input, top, scratch, output } = self;
+        let Self { layer, input, above, top, scratch, output } = self;
         let mut target = Target {
             data: output,
             blocks: layer.output_blocks,
@@ -176,7 +196,8 @@ impl Kernel for TileRow<'_> {
             for block in 0..layer.input_blocks {
                 for tile in 0..batch {
                     let corner = [top, (first + tile) * TILE];
-                    let patch = patch(&input, block, corner, layer.padding, &mut scratch.border);
+                    let padding = [above, layer.padding];
+                    let patch = patch(&input, block, corner, padding, &mut scratch.border);
                     let places = &mut scratch.patches[block * BATCH + tile..];
                     for v in 0..V {
                         transform_patch(simd, patch, v, places, layer.place_stride());
