@@ -16,6 +16,7 @@ mod device;
 mod engine;
 mod fcnn;
 mod fcnn_cpu;
+mod fcnn_rows;
 mod features;
 mod import;
 mod layered;

@@ -169,6 +169,45 @@ impl Network {
     }
 }
 
+/// Layers one behind the other, to which rows come from elsewhere.
+#[derive(Debug)]
+pub(crate) struct Chain<'a> {
+    layers: &'a [Layer],
+    input: Map,
+    /// What every layer but the first one reads.
+    between: Vec<Map>,
+}
+
+impl<'a> Chain<'a> {
+    /// For rows of `cols` pixels.
+    pub(crate) fn new(layers: &'a [Layer], cols: usize) -> Self {
+        let mut cols = cols;
+        let mut inputs = layers.iter().map(|layer| {
+            let input = layer.input(cols);
+            cols = layer.output_size(cols);
+            input
+        });
+        let input = inputs.next().unwrap_or_else(|| Map::empty(0, 0));
+        Self { layers, input, between: inputs.collect() }
+    }
+
+    /// Where the next rows are to be put.
+    pub(crate) const fn input(&mut self) -> &mut Map {
+        &mut self.input
+    }
+
+    /// Appends to `output` what the rows that have come reach, and says how many rows that are.
+    pub(crate) fn advance(&mut self, level: Level, last: bool, output: &mut Map) -> usize {
+        let Some((end, layers)) = self.layers.split_last() else { return 0 };
+        let mut input = &mut self.input;
+        for (layer, between) in layers.iter().zip(&mut self.between) {
+            layer.advance(level, [input, &mut *between], last, TILE);
+            input = between;
+        }
+        end.advance(level, [input, output], last, TILE)
+    }
+}
+
 /// Rows in one step: enough for every thread, few enough for the cache.
 pub(crate) fn rows_per_step() -> usize {
     (8 * rayon::current_num_threads()).clamp(16, 256)

@@ -1,25 +1,27 @@
 //! Maps beside each other at twice the resolution, as a U-net's way up wants them.
 
-use super::map::{Block, LANES, Map, View};
+use super::map::{Block, LANES, View};
 use rayon::prelude::*;
 
 /// The channel blocks of `fine`, and behind them those of `coarse` at twice its resolution, bilinearly: the pixels of
-/// both cover the same area, and beyond the border the last pixel goes on.
+/// both cover the same area, and beyond the left and right border the last pixel goes on. Fills `output`,
+/// `[row, channel block, col]`.
 ///
 /// # Shapes
-/// - `fine`, result: twice the rows and columns of `coarse`
-pub(crate) fn beside_upsampled(fine: View<'_>, coarse: View<'_>) -> Map {
+/// - `coarse`: one row more, above and below, than lies under `fine`; at the upper and lower border, the last row again
+/// - `fine`, result: twice those rows, twice the columns
+pub(crate) fn beside_upsampled(fine: View<'_>, coarse: View<'_>, output: &mut [Block]) {
     let (blocks, cols) = (fine.blocks + coarse.blocks, fine.cols);
-    let mut result = Map::empty(blocks, cols);
     if cols == 0 || fine.rows == 0 {
-        return result;
+        return;
     }
-    result.append(fine.rows).par_chunks_mut(cols).enumerate().for_each(|(index, pixels)| {
+    output.par_chunks_mut(cols).enumerate().for_each(|(index, pixels)| {
         let (row, block) = (index / blocks, index % blocks);
         match block.checked_sub(fine.blocks) {
             None => pixels.copy_from_slice(fine.row(row, block)),
             Some(block) => {
-                let [near, far] = neighbours(row, coarse.rows).map(|row| coarse.row(row, block));
+                // Two rows of the fine map are one of the coarse one.
+                let [near, far] = neighbours(row + 2, coarse.rows).map(|row| coarse.row(row, block));
                 for (col, pixel) in pixels.iter_mut().enumerate() {
                     let [left, right] = neighbours(col, coarse.cols);
                     *pixel = mix(&mix(&near[left], &near[right]), &mix(&far[left], &far[right]));
@@ -27,7 +29,6 @@ pub(crate) fn beside_upsampled(fine: View<'_>, coarse: View<'_>) -> Map {
             }
         }
     });
-    result
 }
 
 /// Nearest and second nearest pixel of a coarse line to a pixel of the fine one.
@@ -49,6 +50,7 @@ fn mix(near: &Block, far: &Block) -> Block {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::networks::convolution::map::Map;
 
     #[test]
     fn a_ramp_stays_a_ramp_and_borders_go_on() {
@@ -59,9 +61,10 @@ mod tests {
             }
             map
         };
-        let coarse = map(2, 3, |row, col| (100 * row + 4 * col) as f32);
+        let coarse = map(4, 3, |row, col| (100 * row.clamp(1, 2) - 100 + 4 * col) as f32);
         let fine = map(4, 6, |row, col| (10 * row + col) as f32);
-        let found = beside_upsampled(fine.view(), coarse.view());
+        let mut found = Map::empty(2, 6);
+        beside_upsampled(fine.view(), coarse.view(), found.append(4));
         let (rows, cols) = ([0.0, 25.0, 75.0, 100.0], [0.0, 1.0, 3.0, 5.0, 7.0, 8.0]);
         for (i, row) in rows.into_iter().enumerate() {
             assert_eq!(found.view().row(i, 0), fine.view().row(i, 0));
