@@ -25,13 +25,9 @@ pub(super) fn gradients<M: Module>(
     let layers = layers(network)?;
     let pass = Forward::new(&layers, images);
 
-    let tops = pass.tops();
     let channels = layers.channels();
-    let [rows, cols] = tops.first().map_or([0; 2], |map| [map.view().rows, map.view().cols]);
-    let values: Vec<f32> =
-        tops.par_iter().flat_map_iter(|map| convolutions::planes(map.view(), channels)).collect();
-    let top = Tensor::<4>::from_data(TensorData::new(values, [tops.len(), channels, rows, cols]), device)
-        .require_grad();
+    let top = top(&pass, channels, device).require_grad();
+    let [_, _, rows, cols] = top.dims();
     let loss = loss(top.clone());
     let mut differentiated = loss.backward();
     let upper = match top.grad_remove(&mut differentiated) {
@@ -49,6 +45,28 @@ pub(super) fn gradients<M: Module>(
         register(&mut result, convolution, gradient, &inner);
     }
     Ok((runner::scalar(loss)?, result))
+}
+
+/// [`Dcnn::context`], through which nothing is differentiated.
+pub(super) fn context(
+    network: &Dcnn,
+    images: &[Array2<f32>],
+    device: &Device,
+) -> Result<Tensor<4>, TrainError> {
+    let layers = layers(network)?;
+    Ok(top(&Forward::new(&layers, images), layers.channels(), device))
+}
+
+/// What the last layer made of the images.
+///
+/// # Shapes
+/// - result: `[batch, channel, row, col]`
+fn top(pass: &Forward<'_>, channels: usize, device: &Device) -> Tensor<4> {
+    let tops = pass.tops();
+    let [rows, cols] = tops.first().map_or([0; 2], |map| [map.view().rows, map.view().cols]);
+    let values: Vec<f32> =
+        tops.par_iter().flat_map_iter(|map| convolutions::planes(map.view(), channels)).collect();
+    Tensor::from_data(TensorData::new(values, [tops.len(), channels, rows, cols]), device)
 }
 
 /// The factor of the weights and the bias of every convolution, `[output]` each, with which its channels have variance 1 on `images`

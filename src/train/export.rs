@@ -1,6 +1,6 @@
 //! Writing a trained network as a model folder.
 
-use super::settings::Schedule;
+use super::labelled::LabelSource;
 use super::{Metrics, TrainError};
 use crate::networks::{
     Architecture, InputSpec, Manifest, OutputSpec, StartingPoint, TrainingRecord, weights_bytes, write_part,
@@ -11,7 +11,15 @@ use serde::Serialize;
 use std::path::Path;
 
 /// What every network but those of the studies is trained on.
-pub(super) const SIMULATED: &str = "simulated frames, made on the fly from training.config.scenes";
+const SIMULATED: &str = "simulated frames, made on the fly from training.config.scenes";
+
+/// What a network was trained on, in words.
+pub(super) fn data(labels: Option<&LabelSource>) -> String {
+    match labels {
+        Some(labels) => format!("{SIMULATED}; {}", labels.describe()),
+        None => SIMULATED.to_owned(),
+    }
+}
 
 /// Everything that goes into `model.toml` beside the weights.
 pub(super) struct Export {
@@ -23,7 +31,9 @@ pub(super) struct Export {
     pub outputs: Vec<OutputSpec>,
     /// The feature statistics' file.
     pub features: Option<Vec<u8>>,
-    pub schedule: Schedule,
+    pub seed: u64,
+    /// That were made.
+    pub steps: u64,
     pub started_from: Option<StartingPoint>,
     /// What it was trained on, in words.
     pub data: String,
@@ -49,8 +59,8 @@ pub(super) fn write<M: ModuleSnapshot>(folder: &Path, network: &M, export: Expor
         features,
         training: TrainingRecord {
             data: export.data,
-            seed: export.schedule.seed,
-            steps: export.schedule.steps,
+            seed: export.seed,
+            steps: export.steps,
             commit: commit(),
             started_from: export.started_from,
             config: export.config,

@@ -4,11 +4,12 @@ use super::export::{self, Export};
 use super::runner::{self, Task};
 use super::samples::{Sample, Simulation, Split, normalised, upload};
 use super::settings::FcnnTrainSettings;
+use super::stopping::{self, Trained};
 use super::{Metrics, TrainError};
 use crate::columns::{ColumnSettings, find_columns};
 use crate::frame::{Column, Sublattice};
 use crate::networks::{Architecture, DeviceChoice, Fcnn, FcnnConfig};
-use crate::preprocess::PixelMap;
+use crate::preprocess::{PixelMap, mean};
 use crate::simulate::TruthColumn;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use ndarray::{Array2, Array3};
@@ -79,6 +80,15 @@ impl FcnnTask {
     }
 }
 
+impl FcnnTask {
+    fn assemble(&self, frames: &[Sample]) -> FcnnBatch {
+        FcnnBatch {
+            images: frames.iter().map(|sample| normalised(sample, self.settings.normalisation)).collect(),
+            classes: frames.iter().map(|sample| self.classes(sample)).collect(),
+        }
+    }
+}
+
 impl Task for FcnnTask {
     type Network = Fcnn;
     type Batch = FcnnBatch;
@@ -92,10 +102,7 @@ impl Task for FcnnTask {
             .into_par_iter()
             .map(|index| self.sample(Split::Training { step, index }))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(FcnnBatch {
-            images: frames.iter().map(|sample| normalised(sample, self.settings.normalisation)).collect(),
-            classes: frames.iter().map(|sample| self.classes(sample)).collect(),
-        })
+        Ok(self.assemble(&frames))
     }
 
     /// Cross-entropy over all pixels.
@@ -106,6 +113,16 @@ impl Task for FcnnTask {
             batch.classes.iter().flat_map(|c| c.iter().map(|&class| i32::from(class))).collect();
         let classes = Tensor::<4, Int>::from_data(TensorData::new(classes, [frames, 1, rows, cols]), device);
         -scores.gather(1, classes).mean()
+    }
+
+    fn held_out_loss(&self, network: &Fcnn, device: &Device) -> Result<f64, TrainError> {
+        let simulated = |split| self.sample(split);
+        let mut losses = Vec::new();
+        for sample in stopping::frames(None, &self.settings.schedule, simulated) {
+            let loss = self.loss(network, &self.assemble(&[sample?]), device);
+            losses.push(f64::from(runner::scalar(loss)?));
+        }
+        Ok(mean(losses.into_iter()))
     }
 
     fn evaluate(&self, network: &Fcnn, device: &Device) -> Result<Metrics, TrainError> {
@@ -202,7 +219,7 @@ pub fn train_fcnn(
     let task = FcnnTask::new(settings);
     let network = task.config().init(&device);
     let schedule = task.settings.schedule.clone();
-    let network = runner::run(&task, network, &schedule, &device, &work)?;
+    let Trained { network, steps } = runner::run(&task, network, &schedule, &device, &work)?;
     let metrics = task.evaluate(&network, &device)?;
     export::write(
         &output.join(&task.settings.name),
@@ -215,9 +232,10 @@ pub fn train_fcnn(
             normalisation: task.settings.normalisation,
             outputs: Vec::new(),
             features: None,
-            schedule,
+            seed: schedule.seed,
+            steps,
             started_from: None,
-            data: export::SIMULATED.to_owned(),
+            data: export::data(None),
             config: export::table(&task.settings)?,
             metrics: metrics.clone(),
         },
@@ -230,6 +248,7 @@ mod tests {
     use super::*;
     use crate::simulate::ColumnClass;
     use crate::train::Schedule;
+    use crate::train::runner::tests::straight_and_resumed;
 
     #[test]
     fn columns_are_matched_by_sublattice_and_distance() {
@@ -269,55 +288,20 @@ mod tests {
         }
     }
 
-    /// A task whose power fails at a step.
-    struct Interrupted<'a> {
-        task: &'a FcnnTask,
-        at: u64,
-    }
-
-    impl Task for Interrupted<'_> {
-        type Network = Fcnn;
-        type Batch = FcnnBatch;
-
-        fn given(&self) -> Result<toml::Table, TrainError> {
-            self.task.given()
-        }
-
-        fn batch(&self, step: u64) -> Result<FcnnBatch, TrainError> {
-            if step == self.at {
-                return Err(TrainError::Execution("power failure".to_owned()));
-            }
-            self.task.batch(step)
-        }
-
-        fn loss(&self, network: &Fcnn, batch: &FcnnBatch, device: &Device) -> Tensor<1> {
-            self.task.loss(network, batch, device)
-        }
-
-        fn evaluate(&self, _: &Fcnn, _: &Device) -> Result<Metrics, TrainError> {
-            Ok(Metrics::new())
-        }
-    }
-
     #[test]
     fn an_interrupted_run_resumes_exactly() {
         let mut settings = FcnnTrainSettings { filters: 4, ..FcnnTrainSettings::default() };
         settings.schedule =
             Schedule { steps: 4, batch: 1, crop_px: 64, checkpoint_every: 2, ..settings.schedule };
         let task = FcnnTask::new(settings);
-        let schedule = task.settings.schedule.clone();
         let device = Device::flex();
-        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         device.seed(3);
         let start = task.config().init(&device);
-        let run = |at: u64, folder: &Path| {
-            let task = Interrupted { task: &task, at };
-            runner::run(&task, start.clone(), &schedule, &device, folder)
-        };
+        let ends = straight_and_resumed(&task, &start, &task.settings.schedule, 3);
         let weights = |network: &Fcnn| crate::networks::weights_bytes(Path::new("test"), network).unwrap();
-        let straight = run(u64::MAX, folders[0].path()).unwrap();
-        assert!(run(3, folders[1].path()).is_err());
-        let resumed = run(u64::MAX, folders[1].path()).unwrap();
-        assert_eq!(weights(&straight), weights(&resumed));
+        let [straight, resumed, again] = ends.each_ref().map(|end| weights(&end.network));
+        assert_eq!(straight, resumed);
+        assert_eq!(straight, again);
+        assert_ne!(straight, weights(&start));
     }
 }

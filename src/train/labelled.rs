@@ -4,6 +4,7 @@
 use super::TrainError;
 use super::crops::Turn;
 use super::samples::{KnownCell, Sample, bend};
+use super::settings::Schedule;
 use crate::frame::{ClassicalCell, Frame};
 use crate::ingest::SourceSettings;
 use crate::label::{LabelSettings, LabelledCell, LabelledColumn, label_frame};
@@ -56,6 +57,8 @@ pub struct Labelled {
     pub(super) training: Vec<Sample>,
     /// Judged on.
     pub(super) held_back: Vec<Sample>,
+    /// Early stopping checks on.
+    pub(super) stopping: Vec<Sample>,
 }
 
 /// What is known of one frame, positions in its pixels.
@@ -112,7 +115,33 @@ impl Labelled {
         if training.iter().all(|sample| sample.cells.is_empty()) {
             return Err(fail(format!("no unit cell was measured in frames {frames:?}")));
         }
-        Ok(Self { description: source.describe(), training, held_back })
+        Ok(Self { description: source.describe(), training, held_back, stopping: Vec::new() })
+    }
+
+    /// [`Self::read`], for a run of `schedule`: where it stops early, every second of the frames held back is set aside for its checks, so
+    /// that the others say what training was worth.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; and when it stops early, and a single frame is held back.
+    pub(super) fn to_train(
+        source: &LabelSource,
+        model_pixel_pm: f64,
+        schedule: &Schedule,
+    ) -> Result<Self, TrainError> {
+        let mut labelled = Self::read(source, model_pixel_pm, schedule.crop_px)?;
+        if schedule.stop_check_every == 0 {
+            return Ok(labelled);
+        }
+        if labelled.held_back.len() == 1 {
+            let message =
+                "one frame is held back: early stopping (schedule.stop_check_every) needs another, or none";
+            return Err(TrainError::Labels { path: source.path.clone(), message: message.to_owned() });
+        }
+        for (index, frame) in std::mem::take(&mut labelled.held_back).into_iter().enumerate() {
+            let part = if index.is_multiple_of(2) { &mut labelled.held_back } else { &mut labelled.stopping };
+            part.push(frame);
+        }
+        Ok(labelled)
     }
 
     /// A square of `side` px of a frame to learn from, in one of its eight orientations, with a contrast drawn from `gamma`.
@@ -140,14 +169,23 @@ impl Labelled {
 
     /// The held-back frames in squares of `side` px, edge to edge.
     pub(super) fn held_back(&self, side: usize) -> Vec<Sample> {
-        let squares = |frame: &Sample| {
-            let [rows, cols] = <[usize; 2]>::from(frame.pixels.dim()).map(|length| length / side);
-            (0..rows * cols)
-                .map(|k| frame.part([k / cols * side, k % cols * side], [side; 2]))
-                .collect::<Vec<_>>()
-        };
-        self.held_back.iter().flat_map(squares).collect()
+        squares(&self.held_back, side)
     }
+
+    /// The frames for early stopping, as [`Self::held_back`].
+    pub(super) fn stopping(&self, side: usize) -> Vec<Sample> {
+        squares(&self.stopping, side)
+    }
+}
+
+fn squares(frames: &[Sample], side: usize) -> Vec<Sample> {
+    let squares = |frame: &Sample| {
+        let [rows, cols] = <[usize; 2]>::from(frame.pixels.dim()).map(|length| length / side);
+        (0..rows * cols)
+            .map(|k| frame.part([k / cols * side, k % cols * side], [side; 2]))
+            .collect::<Vec<_>>()
+    };
+    frames.iter().flat_map(squares).collect()
 }
 
 /// The labels that a file has or is, and the file of the frames.
@@ -261,3 +299,7 @@ fn at_scale(frame: &Frame, known: Known, model_pixel_pm: f64) -> Result<Sample, 
         cells.into_iter().map(|cell| KnownCell { cell, disturbed: !(cell.p_x + cell.p_y).is_finite() });
     Ok(Sample { pixels, cells: cells.collect(), columns, peak_counts: None })
 }
+
+#[cfg(test)]
+#[path = "labelled_tests.rs"]
+pub(super) mod tests;

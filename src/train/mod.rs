@@ -4,6 +4,7 @@
 //! loop that all of them share: Adam, cosine schedule, checkpoints that resume exactly, and with the
 //! same settings only, a CSV log.
 
+mod checkpoint;
 mod columns;
 mod convolutions;
 mod crops;
@@ -14,12 +15,14 @@ mod fcnn;
 mod gain;
 mod judged;
 mod labelled;
+mod log;
 mod parts;
 mod record;
 mod runner;
 mod samples;
 mod settings;
 mod statistics;
+mod stopping;
 mod turns;
 
 pub use dcnn::{Beginning, train_dcnn, train_dcnn_on};

@@ -15,15 +15,17 @@ impl Labelled {
             cells: cells.collect(),
             columns: frame.truth.columns,
             pixels: frame.pixels,
+            complete: true,
             peak_counts: None,
         };
-        Self { description, training: vec![sample], held_back: Vec::new() }
+        Self { description, training: vec![sample], held_back: Vec::new(), stopping: Vec::new() }
     }
 
     /// All frames to be judged on, by a network that learned from something else.
     pub fn to_judge(self) -> Self {
-        let Self { description, training, held_back } = self;
-        Self { description, training: Vec::new(), held_back: training.into_iter().chain(held_back).collect() }
+        let Self { description, training, stopping, held_back } = self;
+        let all = training.into_iter().chain(stopping).chain(held_back).collect();
+        Self { description, training: Vec::new(), stopping: Vec::new(), held_back: all }
     }
 
     /// Every frame to learn from cut by a vertical line: `share` of it, on the left, is still learned from, the rest is judged on.
@@ -32,7 +34,8 @@ impl Labelled {
     /// When the left part is narrower or lower than the first of `least_px`, or the right one than the second.
     pub fn in_parts(self, share: f64, least_px: [usize; 2]) -> Result<Self, TrainError> {
         let description = format!("{}, cut at {share:.4} of the width", self.description);
-        let mut parts = Self { description, training: Vec::new(), held_back: Vec::new() };
+        let mut parts =
+            Self { description, training: Vec::new(), held_back: Vec::new(), stopping: Vec::new() };
         for frame in &self.training {
             let (rows, cols) = frame.pixels.dim();
             let left = (share * cols as f64).round() as usize;

@@ -1,6 +1,9 @@
 //! The training loop.
 
+use super::checkpoint::Checkpoint;
+use super::log::Log;
 use super::settings::Schedule;
+use super::stopping::{Stopping, Trained};
 use super::{Metrics, TrainError, record};
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::{Module, ParamGroup};
@@ -9,9 +12,7 @@ use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Batches prepared ahead of the step that needs them.
 const BATCHES_AHEAD: usize = 2;
@@ -42,43 +43,50 @@ pub(super) trait Task: Sync {
         differentiated(self.loss(network, batch, device), network)
     }
 
+    /// What early stopping looks at: the mean loss of [`stopping::frames`](super::stopping::frames), from which nothing is learned.
+    fn held_out_loss(&self, network: &Self::Network, device: &Device) -> Result<f64, TrainError>;
+
     /// Errors on held-out frames.
     fn evaluate(&self, network: &Self::Network, device: &Device) -> Result<Metrics, TrainError>;
 }
 
 /// Trains `network` and returns it. `folder` receives `log.csv`, the checkpoint and a record of what the task was given; a
-/// checkpoint found there is resumed, unless its task was given something else.
+/// checkpoint found there is resumed, unless its task was given something else, and ends as a run that was not interrupted. With
+/// early stopping, the network of the best check is returned.
 pub(super) fn run<T: Task>(
     task: &T,
     network: T::Network,
     schedule: &Schedule,
     device: &Device,
     folder: &Path,
-) -> Result<T::Network, TrainError> {
-    fs::create_dir_all(folder).map_err(|source| TrainError::File { path: folder.to_owned(), source })?;
+) -> Result<Trained<T::Network>, TrainError> {
+    std::fs::create_dir_all(folder).map_err(|source| TrainError::File { path: folder.to_owned(), source })?;
     let training = device.clone().autodiff();
-    let checkpoint = Checkpoint::new(folder);
+    let checkpoint = Checkpoint::open(folder)?;
     record::claim(folder, &task.given()?, checkpoint.exists())?;
     let clipping = GradientClippingConfig::Norm(GRADIENT_NORM);
     let optimizer: ModuleOptimizer =
         AdamConfig::new().with_epsilon(1e-8).with_grad_clipping(Some(clipping)).init();
+    let mut checks = checkpoint.checks(network.clone())?;
     let (network, mut optimizer, first) = checkpoint.resume(network, optimizer)?;
+    // What ended early is not gone on with.
+    let last = if checks.ends(schedule) { first } else { schedule.steps };
     let network = network.train();
     let bar = progress_bar(schedule.steps, first);
-    let mut log = Log::open(&folder.join("log.csv"))?;
+    let mut log = Log::open(&folder.join("log.csv"), first)?;
 
-    let network = std::thread::scope(|scope| -> Result<T::Network, TrainError> {
-        let mut network = network;
+    let trained = std::thread::scope(|scope| -> Result<Trained<T::Network>, TrainError> {
+        let (mut network, mut steps) = (network, first);
         let (sender, batches) = crossbeam_channel::bounded(BATCHES_AHEAD);
         scope.spawn(move || {
-            for step in first..schedule.steps {
-                // The receiver is gone when training failed; there is nobody left to tell.
+            for step in first..last {
+                // The receiver is gone when training failed or ended early; there is nobody left to tell.
                 if sender.send(task.batch(step)).is_err() {
                     break;
                 }
             }
         });
-        for (step, batch) in (first..schedule.steps).zip(batches.iter()) {
+        for (step, batch) in (first..last).zip(batches.iter()) {
             // Dropout draws the same whether the run was resumed or not.
             training.seed(schedule.seed.wrapping_add(step));
             let (value, gradients) = task.gradients(&network, &batch?, &training)?;
@@ -93,14 +101,24 @@ pub(super) fn run<T: Task>(
             log.add(step, value, rate)?;
             bar.set_message(format!("loss {:.4}", log.smoothed));
             bar.inc(1);
-            if (step + 1) % schedule.checkpoint_every == 0 || step + 1 == schedule.steps {
-                checkpoint.save(&network, &optimizer, step + 1)?;
+            steps = step + 1;
+            if Stopping::<T::Network>::is_due(schedule, steps) {
+                let checked = network.valid();
+                let loss = task.held_out_loss(&checked, device)?;
+                checks.take(checked, loss, steps);
+            }
+            let ends = checks.ends(schedule) || steps == schedule.steps;
+            if ends || steps.is_multiple_of(schedule.checkpoint_every) {
+                checkpoint.save(&network, &optimizer, steps, &checks)?;
+            }
+            if ends {
+                break;
             }
         }
-        Ok(network)
+        Ok(Trained { network: network.valid(), steps })
     })?;
     bar.finish();
-    Ok(network.valid())
+    Ok(checks.result(trained))
 }
 
 /// The loss and its derivatives by burn.
@@ -129,92 +147,73 @@ fn progress_bar(steps: u64, first: u64) -> ProgressBar {
     bar
 }
 
-/// Weights, optimizer state and step, replaced together.
-struct Checkpoint {
-    folder: PathBuf,
-}
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
 
-impl Checkpoint {
-    fn new(folder: &Path) -> Self {
-        Self { folder: folder.join("checkpoint") }
+    /// A task whose power fails at a step.
+    pub(in crate::train) struct Interrupted<'a, T> {
+        pub task: &'a T,
+        pub at: u64,
     }
 
-    fn step_file(&self) -> PathBuf {
-        self.folder.join("step")
+    impl<T: Task> Task for Interrupted<'_, T> {
+        type Network = T::Network;
+        type Batch = T::Batch;
+
+        fn given(&self) -> Result<toml::Table, TrainError> {
+            self.task.given()
+        }
+
+        fn batch(&self, step: u64) -> Result<T::Batch, TrainError> {
+            if step == self.at {
+                return Err(TrainError::Execution("power failure".to_owned()));
+            }
+            self.task.batch(step)
+        }
+
+        fn loss(&self, network: &T::Network, batch: &T::Batch, device: &Device) -> Tensor<1> {
+            self.task.loss(network, batch, device)
+        }
+
+        fn gradients(
+            &self,
+            network: &T::Network,
+            batch: &T::Batch,
+            device: &Device,
+        ) -> Result<(f32, GradientsParams), TrainError> {
+            self.task.gradients(network, batch, device)
+        }
+
+        fn held_out_loss(&self, network: &T::Network, device: &Device) -> Result<f64, TrainError> {
+            self.task.held_out_loss(network, device)
+        }
+
+        fn evaluate(&self, network: &T::Network, device: &Device) -> Result<Metrics, TrainError> {
+            self.task.evaluate(network, device)
+        }
     }
 
-    fn exists(&self) -> bool {
-        self.step_file().exists()
-    }
-
-    fn resume<M: Module>(
-        &self,
-        network: M,
-        optimizer: ModuleOptimizer,
-    ) -> Result<(M, ModuleOptimizer, u64), TrainError> {
-        let Ok(step) = fs::read_to_string(self.step_file()) else {
-            return Ok((network, optimizer, 0));
+    /// A run of `task` from `start`; one that fails at step `at` and is resumed; and what is found of that one when it is asked for once
+    /// more. Their logs are the same.
+    pub(in crate::train) fn straight_and_resumed<T: Task>(
+        task: &T,
+        start: &T::Network,
+        schedule: &Schedule,
+        at: u64,
+    ) -> [Trained<T::Network>; 3] {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let run = |at: u64, folder: &Path| {
+            run(&Interrupted { task, at }, start.clone(), schedule, &Device::flex(), folder)
         };
-        let step =
-            step.trim().parse().map_err(|_| self.error(format!("step = {step}: expected a number")))?;
-        let network = network
-            .try_load_file(self.folder.join("network.bpk"))
-            .map_err(|e| self.error(format!("{e:?}")))?;
-        let optimizer =
-            optimizer.load(self.folder.join("optimizer.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
-        Ok((network, optimizer, step))
-    }
-
-    fn save<M: Module + Clone>(
-        &self,
-        network: &M,
-        optimizer: &ModuleOptimizer,
-        step: u64,
-    ) -> Result<(), TrainError> {
-        // Written beside the old one and swapped in, so that a kill leaves one whole checkpoint.
-        let fresh = self.folder.with_extension("new");
-        let file = |source| TrainError::File { path: fresh.clone(), source };
-        if fresh.exists() {
-            fs::remove_dir_all(&fresh).map_err(file)?;
-        }
-        fs::create_dir_all(&fresh).map_err(file)?;
-        // The snapshot, because its batch-normalisation statistics hold the last step too; the record of a network in
-        // training is one step behind.
-        network.valid().save_file(fresh.join("network.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
-        optimizer.save(fresh.join("optimizer.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
-        fs::write(fresh.join("step"), step.to_string()).map_err(file)?;
-        if self.folder.exists() {
-            fs::remove_dir_all(&self.folder).map_err(file)?;
-        }
-        fs::rename(&fresh, &self.folder).map_err(file)
-    }
-
-    fn error(&self, message: String) -> TrainError {
-        TrainError::Checkpoint { path: self.folder.clone(), message }
-    }
-}
-
-/// `step,loss,smoothed_loss,learning_rate`, one line a step.
-struct Log {
-    path: PathBuf,
-    file: fs::File,
-    smoothed: f32,
-}
-
-impl Log {
-    fn open(path: &Path) -> Result<Self, TrainError> {
-        let error = |source| TrainError::File { path: path.to_owned(), source };
-        let fresh = !path.exists();
-        let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(error)?;
-        if fresh {
-            writeln!(file, "step,loss,smoothed_loss,learning_rate").map_err(error)?;
-        }
-        Ok(Self { path: path.to_owned(), file, smoothed: f32::NAN })
-    }
-
-    fn add(&mut self, step: u64, loss: f32, rate: f64) -> Result<(), TrainError> {
-        self.smoothed = if self.smoothed.is_nan() { loss } else { 0.97 * self.smoothed + 0.03 * loss };
-        writeln!(self.file, "{step},{loss},{},{rate}", self.smoothed)
-            .map_err(|source| TrainError::File { path: self.path.clone(), source })
+        let straight = run(u64::MAX, folders[0].path()).unwrap();
+        assert!(run(at, folders[1].path()).is_err());
+        let resumed = run(u64::MAX, folders[1].path()).unwrap();
+        let again = run(u64::MAX, folders[1].path()).unwrap();
+        let [log, other] =
+            folders.each_ref().map(|folder| std::fs::read_to_string(folder.path().join("log.csv")).unwrap());
+        assert_eq!(log, other);
+        assert!(log.lines().count() as u64 > at);
+        [straight, resumed, again]
     }
 }

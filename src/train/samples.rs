@@ -23,6 +23,8 @@ pub(super) enum Split {
     Statistics { index: usize },
     /// Frames over which a fresh network is normalised.
     Normalising { index: usize },
+    /// Frames on which it is checked, while training, whether the network still becomes better.
+    Stopping { index: usize },
 }
 
 impl Split {
@@ -39,6 +41,7 @@ impl Split {
             Self::Calibration { index } => (2, index as u64),
             Self::Normalising { index } => (3, index as u64),
             Self::Statistics { index } => (4, index as u64),
+            Self::Stopping { index } => (5, index as u64),
         }
     }
 

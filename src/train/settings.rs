@@ -34,6 +34,12 @@ pub struct Schedule {
     pub checkpoint_every: u64,
     /// Frames on which the result is judged.
     pub held_out_frames: usize,
+    /// Early stopping: steps from one check of the loss on frames that nothing is learned from to the next. They are as many simulated
+    /// ones, on which nothing else is judged; or, where labelled frames are held back, every second of those. The weights of the check
+    /// with the smallest loss become the model. 0 checks nothing, and the last weights become the model.
+    pub stop_check_every: u64,
+    /// Training ends after so many checks in a row with a loss no smaller than the smallest before; at least 1.
+    pub stop_patience: u64,
 }
 
 impl Default for Schedule {
@@ -48,6 +54,8 @@ impl Default for Schedule {
             warmup_steps: 30,
             checkpoint_every: 50,
             held_out_frames: 48,
+            stop_check_every: 0,
+            stop_patience: 5,
         }
     }
 }
@@ -184,6 +192,9 @@ impl Schedule {
         if self.checkpoint_every == 0 {
             return Err(InvalidSetting::new(key("checkpoint_every"), 0, "at least 1"));
         }
+        if self.stop_patience == 0 {
+            return Err(InvalidSetting::new(key("stop_patience"), 0, "at least 1"));
+        }
         if self.held_out_frames < 2 {
             return Err(InvalidSetting::new(key("held_out_frames"), self.held_out_frames, "at least 2"));
         }
@@ -289,6 +300,7 @@ impl DcnnTrainSettings {
             warmup_steps: 10,
             checkpoint_every: 20,
             held_out_frames: 16,
+            stop_check_every: 0,
             ..config.schedule.clone()
         };
         // A finished model has left behind the layer that says where the columns are; a new one would only disturb it.

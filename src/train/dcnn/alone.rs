@@ -1,10 +1,12 @@
 //! Networks that learn from labelled frames and from nothing else, as those of Nelson et al.: what the studies compare.
 
 use super::{DcnnTask, Record};
+use crate::config::InvalidSetting;
 use crate::networks::{DeviceChoice, FEATURE_CHANNELS};
 use crate::train::columns::Learner;
 use crate::train::labelled::Labelled;
 use crate::train::settings::DcnnTrainSettings;
+use crate::train::stopping::Trained;
 use crate::train::{Metrics, TrainError, runner};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +26,15 @@ pub fn train_dcnn_on(
 ) -> Result<PathBuf, TrainError> {
     let settings = DcnnTrainSettings { labelled_fraction: 1.0, ..settings };
     settings.validate()?;
+    if settings.schedule.stop_check_every > 0 {
+        let expected = "0: every frame is learned from, or judged on";
+        return Err(InvalidSetting::new(
+            "schedule.stop_check_every",
+            settings.schedule.stop_check_every,
+            expected,
+        )
+        .into());
+    }
     let work = output.join(format!("{}.training", settings.name));
     let (device, _) = choice.open()?;
     device.seed(settings.schedule.seed);
@@ -31,10 +42,11 @@ pub fn train_dcnn_on(
     task.labelled = Some(frames.clone());
     let network = task.start(None, &device)?;
     let learner = Learner::new(network, FEATURE_CHANNELS, &device);
-    let learner = runner::run(&task, learner, &task.settings.schedule, &device, &work)?;
+    let Trained { network: learner, steps } =
+        runner::run(&task, learner, &task.settings.schedule, &device, &work)?;
     let folder = output.join(&task.settings.name);
     let data = frames.description().to_owned();
-    task.export(&folder, &learner.dcnn, Record { data, metrics: Metrics::new() })?;
+    task.export(&folder, &learner.dcnn, Record { data, metrics: Metrics::new(), steps })?;
     Ok(folder)
 }
 
@@ -79,9 +91,13 @@ mod tests {
             // Finished: it is taken from where it is.
             train_dcnn_on(settings.clone(), &frames(), DeviceChoice::Cpu, output.path()).unwrap();
             assert_eq!(std::fs::read(folder.join("weights.safetensors")).unwrap(), weights);
-            let other = DcnnTrainSettings { gamma: [0.5, 1.0], ..settings };
+            let other = DcnnTrainSettings { gamma: [0.5, 1.0], ..settings.clone() };
             let error = train_dcnn_on(other, &frames(), DeviceChoice::Cpu, output.path()).unwrap_err();
             assert!(error.to_string().contains("begun with gamma = [1.0, 1.0], now [0.5, 1.0]"), "{error}");
+            let schedule = Schedule { stop_check_every: 1, ..schedule.clone() };
+            let other = DcnnTrainSettings { schedule, ..settings };
+            let error = train_dcnn_on(other, &frames(), DeviceChoice::Cpu, output.path()).unwrap_err();
+            assert!(error.to_string().contains("stop_check_every"), "{error}");
         }
     }
 }

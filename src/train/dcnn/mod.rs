@@ -12,16 +12,18 @@ use super::labelled::{LabelSource, Labelled};
 use super::runner::{self, Task};
 use super::samples::{Split, upload};
 use super::settings::DcnnTrainSettings;
+use super::stopping::{self, Trained};
 use super::turns::Ties;
 use super::{Metrics, TrainError, direct, statistics};
 use crate::networks::{
     Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, LoadedModel, OutputSpec, StartingPoint,
     dcnn_outputs,
 };
+use crate::preprocess::mean;
 use batch::DcnnBatch;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData, s};
-use ndarray::Array4;
+use ndarray::{Array2, Array4};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -87,7 +89,7 @@ impl DcnnTask {
 
     /// Writes the network as a model folder.
     fn export(&self, folder: &Path, network: &Dcnn, record: Record) -> Result<(), TrainError> {
-        let Record { data, metrics } = record;
+        let Record { data, metrics, steps } = record;
         let description =
             "Polar displacement and cell parameters of perovskites along [100], sliding windows".to_owned();
         let export = Export {
@@ -98,7 +100,8 @@ impl DcnnTask {
             normalisation: self.settings.normalisation,
             outputs: self.outputs.clone(),
             features: None,
-            schedule: self.settings.schedule.clone(),
+            seed: self.settings.schedule.seed,
+            steps,
             started_from: self.started_from.clone(),
             data,
             config: export::table(&self.settings)?,
@@ -144,6 +147,19 @@ impl DcnnTask {
     }
 }
 
+/// On a CPU the convolutions have a way that is faster than burn's.
+fn is_cpu(device: &Device) -> bool {
+    device.clone().inner() == Device::flex()
+}
+
+/// The map behind [`Dcnn::layers`], through which nothing is differentiated.
+fn constant_map(learner: &Learner, images: &[Array2<f32>], device: &Device) -> Result<Tensor<4>, TrainError> {
+    if is_cpu(device) {
+        return direct::context(&learner.dcnn, images, device);
+    }
+    Ok(learner.dcnn.context(upload(images, device)).detach())
+}
+
 fn to_device(array: &Array4<f32>, device: &Device) -> Tensor<4> {
     let (a, b, c, d) = array.dim();
     Tensor::from_data(TensorData::new(array.iter().copied().collect(), [a, b, c, d]), device)
@@ -183,14 +199,30 @@ impl Task for DcnnTask {
         device: &Device,
     ) -> Result<(f32, GradientsParams), TrainError> {
         // On the CPU the convolutions have a faster way, from which the loss does not differ.
-        let (value, mut gradients) = if device.clone().inner() == Device::flex() {
-            let loss = |map: Tensor<4>| self.loss_of(learner, map, batch, device);
+        let loss = |map: Tensor<4>| self.loss_of(learner, map, batch, device);
+        let (value, mut gradients) = if is_cpu(device) {
             direct::gradients(learner, &learner.dcnn, &batch.images, device, loss)?
         } else {
             runner::differentiated(self.loss(learner, batch, device), learner)?
         };
         self.ties(&learner.dcnn, device).tie_gradients(&learner.dcnn, &mut gradients);
         Ok((value, gradients))
+    }
+
+    fn held_out_loss(&self, learner: &Learner, device: &Device) -> Result<f64, TrainError> {
+        let simulated = |split| self.sample(split);
+        let mut losses = Vec::new();
+        for sample in stopping::frames(self.labelled.as_ref(), &self.settings.schedule, simulated) {
+            let sample = sample?;
+            // Centred windows: there is none without a cell.
+            if self.windows(&sample, 0.0).images.is_empty() {
+                continue;
+            }
+            let batch = self.assemble(&[sample])?;
+            let map = constant_map(learner, &batch.images, device)?;
+            losses.push(f64::from(runner::scalar(self.loss_of(learner, map, &batch, device))?));
+        }
+        Ok(mean(losses.into_iter()))
     }
 
     fn evaluate(&self, learner: &Learner, device: &Device) -> Result<Metrics, TrainError> {
@@ -273,12 +305,11 @@ pub fn train_dcnn(
     let network = task.start(beginning.from_model.as_deref(), &device)?;
     let schedule = task.settings.schedule.clone();
     if let Some(source) = &beginning.labels {
-        let labelled = Labelled::read(source, task.settings.pixel_size_pm, schedule.crop_px)?;
-        task.labelled = Some(labelled);
+        task.labelled = Some(Labelled::to_train(source, task.settings.pixel_size_pm, &schedule)?);
     }
     let before = task.held_back(&network, &device)?;
     let learner = Learner::new(network, FEATURE_CHANNELS, &device);
-    let learner = runner::run(&task, learner, &schedule, &device, &work)?;
+    let Trained { network: learner, steps } = runner::run(&task, learner, &schedule, &device, &work)?;
     let network = &learner.dcnn;
 
     // What is left of a bias and of a gain, and then sigma, are calibrated on frames of their own, then judged like the rest on
@@ -298,11 +329,8 @@ pub fn train_dcnn(
         metrics.extend(error.map(|error| (format!("held_back_rms_p_component_{name}_pm"), error)));
     }
     let folder = output.join(&task.settings.name);
-    let data = match &beginning.labels {
-        Some(labels) => format!("{}; {}", export::SIMULATED, labels.describe()),
-        None => export::SIMULATED.to_owned(),
-    };
-    task.export(&folder, network, Record { data, metrics: metrics.clone() })?;
+    let data = export::data(beginning.labels.as_ref());
+    task.export(&folder, network, Record { data, metrics: metrics.clone(), steps })?;
     let frames = STATISTICS_FRAMES_FACTOR * task.settings.schedule.held_out_frames;
     statistics::write(&folder, &task.settings, &device, frames)?;
     Ok(metrics)
@@ -312,45 +340,9 @@ pub fn train_dcnn(
 struct Record {
     data: String,
     metrics: Metrics,
+    /// That were made.
+    steps: u64,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::networks::write_untrained;
-    use crate::simulate::TrainingRanges;
-
-    /// A wider range of shears and a narrower one of P than the model's.
-    #[test]
-    fn a_model_to_go_on_from_keeps_its_scales_and_its_ranges_grow() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = DcnnTask::new(DcnnTrainSettings::default());
-        let mut manifest = write_untrained(folder.path(), Architecture::Dcnn(first.config()), 3).unwrap();
-        manifest.outputs = first.outputs.clone();
-        for output in &mut manifest.outputs {
-            (output.mean, output.scale) = (1.5 * output.mean, 1.5 * output.scale);
-        }
-        manifest.write(folder.path()).unwrap();
-
-        let ranges = TrainingRanges::default();
-        let p = 0.5 * ranges.polarization_pm[1];
-        let scenes = TrainingRanges { shear_rad: [-0.2, 0.1], polarization_pm: [0.0, p], ..ranges };
-        let mut second = DcnnTask::new(DcnnTrainSettings { scenes, ..DcnnTrainSettings::default() });
-        second.start(Some(folder.path()), &Device::flex()).unwrap();
-        assert_eq!(
-            second.given().unwrap()["initial_weights"].as_str(),
-            Some(manifest.weights.sha256.as_str())
-        );
-        for ((output, model), before) in second.outputs.iter().zip(&manifest.outputs).zip(&first.outputs) {
-            assert_eq!((output.mean, output.scale), (model.mean, model.scale));
-            if output.name != "cell_angle" && output.name != "cell_area" {
-                assert_eq!(output.trained_range, before.trained_range, "{}", output.name);
-            }
-        }
-        let right = std::f64::consts::FRAC_PI_2;
-        assert_eq!(second.outputs[4].trained_range, [right - 0.2, right + 0.2]);
-        // A sheared cell is smaller.
-        let [area, before] = [&second, &first].map(|task| task.outputs[5].trained_range);
-        assert!(area[0] < before[0] && area[1] == before[1]);
-    }
-}
+mod tests;
