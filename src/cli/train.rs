@@ -6,7 +6,8 @@ use crate::material::Material;
 use crate::networks::DeviceChoice;
 use crate::session::OpenOptions;
 use crate::train::{
-    Beginning, DcnnTrainSettings, FcnnTrainSettings, LabelSource, renew_statistics, train_dcnn, train_fcnn,
+    Adapts, Beginning, DcnnTrainSettings, FcnnTrainSettings, LabelSource, renew_statistics, train_dcnn,
+    train_fcnn,
 };
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -18,6 +19,23 @@ enum Network {
     Fcnn,
     /// No training: the feature statistics of the DCNN of --from-model, anew, with a copy of it in --output.
     Statistics,
+}
+
+/// What of a model training changes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Adapt {
+    All,
+    /// The fully connected layers alone; the rest stays as it is.
+    Head,
+}
+
+impl From<Adapt> for Adapts {
+    fn from(adapt: Adapt) -> Self {
+        match adapt {
+            Adapt::All => Self::All,
+            Adapt::Head => Self::Head,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -33,6 +51,9 @@ pub(super) struct TrainArgs {
     /// Model folder, or name of a shipped model, of a DCNN to start from, with the head and window that the config has.
     #[arg(long, value_name = "DIR")]
     from_model: Option<String>,
+    /// What of the model of --from-model is trained; overrides the config's `adapts`.
+    #[arg(long, value_enum, value_name = "WHAT", requires = "from_model")]
+    adapt: Option<Adapt>,
     /// Frames on which p-values are calibrated, of `statistics`.
     #[arg(long, value_name = "N", default_value_t = 640)]
     calibration_frames: usize,
@@ -87,10 +108,13 @@ pub(super) fn train(args: &TrainArgs) -> anyhow::Result<()> {
                 Some(name) => find_model("--from-model", name)?,
                 None => None,
             };
-            let settings = match (&args.config, &from_model) {
+            let mut settings = match (&args.config, &from_model) {
                 (None, Some(model)) => DcnnTrainSettings::adapting(model)?,
                 _ => DcnnTrainSettings::read(args.config()?)?,
             };
+            if let Some(adapt) = args.adapt {
+                settings.adapts = adapt.into();
+            }
             let beginning = Beginning { from_model, labels: args.labels()? };
             train_dcnn(settings, &beginning, args.device, &args.output)?
         }

@@ -29,7 +29,7 @@ pub use dcnn::{Beginning, train_dcnn, train_dcnn_on};
 pub use fcnn::train_fcnn;
 pub use labelled::{LabelSource, Labelled};
 pub use samples::{KnownCell, Sample, add_gaussian_noise};
-pub use settings::{DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
+pub use settings::{Adapts, DcnnTrainSettings, FcnnTrainSettings, Schedule, Stack};
 pub use statistics::renew_statistics;
 pub use turns::Turns;
 

@@ -74,6 +74,17 @@ pub enum Stack {
     },
 }
 
+/// Which weights of a DCNN training changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Adapts {
+    #[default]
+    All,
+    /// The fully connected layers, with the normalisation before those of a linear head. The others stay as the model to go on from has
+    /// them.
+    Head,
+}
+
 /// `ferrostem train dcnn --config FILE`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -88,6 +99,8 @@ pub struct DcnnTrainSettings {
     pub window_px: usize,
     /// Turns of the frame with which the network's answers turn exactly.
     pub turns: Turns,
+    /// What is trained of the network.
+    pub adapts: Adapts,
     /// How much it counts to know where the columns are, beside the outputs: see `train::columns`. 0 asks for nothing.
     pub columns_weight: f64,
     /// Distance of the windows that learn from one frame, px.
@@ -123,6 +136,7 @@ impl Default for DcnnTrainSettings {
             head: HeadKind::Linear,
             window_px: 80,
             turns: Turns::None,
+            adapts: Adapts::All,
             columns_weight: 1.0,
             stride_px: 8,
             stack: Stack::default(),
@@ -304,7 +318,7 @@ impl DcnnTrainSettings {
             ..config.schedule.clone()
         };
         // A finished model has left behind the layer that says where the columns are; a new one would only disturb it.
-        let settings = Self { schedule, columns_weight: 0.0, ..config };
+        let settings = Self { schedule, columns_weight: 0.0, adapts: Adapts::All, ..config };
         settings.validate()?;
         Ok(settings)
     }

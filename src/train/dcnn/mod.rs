@@ -11,10 +11,11 @@ use super::export::{self, Export};
 use super::labelled::{LabelSource, Labelled};
 use super::runner::{self, Task};
 use super::samples::{Split, upload};
-use super::settings::DcnnTrainSettings;
+use super::settings::{Adapts, DcnnTrainSettings};
 use super::stopping::{self, Trained};
 use super::turns::Ties;
 use super::{Metrics, TrainError, direct, statistics};
+use crate::config::InvalidSetting;
 use crate::networks::{
     Architecture, Dcnn, DcnnConfig, DeviceChoice, FEATURE_CHANNELS, LoadedModel, OutputSpec, StartingPoint,
     dcnn_outputs,
@@ -200,10 +201,14 @@ impl Task for DcnnTask {
     ) -> Result<(f32, GradientsParams), TrainError> {
         // On the CPU the convolutions have a faster way, from which the loss does not differ.
         let loss = |map: Tensor<4>| self.loss_of(learner, map, batch, device);
-        let (value, mut gradients) = if is_cpu(device) {
-            direct::gradients(learner, &learner.dcnn, &batch.images, device, loss)?
-        } else {
-            runner::differentiated(self.loss(learner, batch, device), learner)?
+        let (value, mut gradients) = match self.settings.adapts {
+            Adapts::All if is_cpu(device) => {
+                direct::gradients(learner, &learner.dcnn, &batch.images, device, loss)?
+            }
+            Adapts::All => runner::differentiated(self.loss(learner, batch, device), learner)?,
+            Adapts::Head => {
+                runner::differentiated(loss(constant_map(learner, &batch.images, device)?), learner)?
+            }
         };
         self.ties(&learner.dcnn, device).tie_gradients(&learner.dcnn, &mut gradients);
         Ok((value, gradients))
@@ -236,6 +241,10 @@ impl DcnnTask {
     /// The network to train; from here on the task knows the model that it starts from.
     fn start(&mut self, from_model: Option<&Path>, device: &Device) -> Result<Dcnn, TrainError> {
         let Some(folder) = from_model else {
+            if self.settings.adapts == Adapts::Head {
+                let expected = "all, without a model to go on from";
+                return Err(InvalidSetting::new("adapts", "head", expected).into());
+            }
             let network = self.config().init(device);
             let network = self.ties(&network, device).tied(network);
             return self.normalised(network, device);

@@ -7,6 +7,7 @@ use crate::train::Schedule;
 use crate::train::labelled::tests::session;
 use crate::train::runner::tests::straight_and_resumed;
 use burn::module::Module as _;
+use burn::nn::conv::Conv2d;
 
 /// A wider range of shears and a narrower one of P than the model's.
 #[test]
@@ -40,9 +41,15 @@ fn a_model_to_go_on_from_keeps_its_scales_and_its_ranges_grow() {
 }
 
 /// With the smallest window of a deep head, which draws no random numbers: those of dropout tests share.
-fn smallest() -> DcnnTrainSettings {
+fn smallest(adapts: Adapts) -> DcnnTrainSettings {
     let schedule = Schedule { steps: 4, batch: 1, crop_px: 72, checkpoint_every: 2, ..Schedule::default() };
-    DcnnTrainSettings { head: HeadKind::Deep, window_px: 66, schedule, ..DcnnTrainSettings::default() }
+    DcnnTrainSettings {
+        head: HeadKind::Deep,
+        window_px: 66,
+        adapts,
+        schedule,
+        ..DcnnTrainSettings::default()
+    }
 }
 
 fn fresh(task: &DcnnTask) -> Learner {
@@ -54,13 +61,15 @@ fn fresh(task: &DcnnTask) -> Learner {
 #[test]
 fn an_interrupted_run_resumes_exactly() {
     let weights = |learner: &Learner| weights_bytes(Path::new("test"), learner).unwrap();
-    let task = DcnnTask::new(smallest());
-    let start = fresh(&task);
-    let ends = straight_and_resumed(&task, &start, &task.settings.schedule, 3);
-    let [straight, resumed, again] = ends.each_ref().map(|end| weights(&end.network));
-    assert_eq!(straight, resumed);
-    assert_eq!(straight, again);
-    assert_ne!(straight, weights(&start));
+    for adapts in [Adapts::All, Adapts::Head] {
+        let task = DcnnTask::new(smallest(adapts));
+        let start = fresh(&task);
+        let ends = straight_and_resumed(&task, &start, &task.settings.schedule, 3);
+        let [straight, resumed, again] = ends.each_ref().map(|end| weights(&end.network));
+        assert_eq!(straight, resumed, "{adapts:?}");
+        assert_eq!(straight, again, "{adapts:?}");
+        assert_ne!(straight, weights(&start), "{adapts:?}");
+    }
 }
 
 /// The farther its first layer is from where it began, the larger its loss is said to be.
@@ -98,7 +107,7 @@ impl Task for Worsening {
 /// Checks after 2, 4 and 6 steps; the first is the best, and the third the last. Interrupted between the second and the third.
 #[test]
 fn a_run_that_ends_early_takes_the_best_weights_and_resumes_exactly() {
-    let mut settings = smallest();
+    let mut settings = smallest(Adapts::All);
     settings.schedule = Schedule {
         steps: 20,
         warmup_steps: 0,
@@ -122,7 +131,7 @@ fn a_run_that_ends_early_takes_the_best_weights_and_resumes_exactly() {
 /// What is judged while training, is judged on frames of its own.
 #[test]
 fn early_stopping_looks_at_other_frames_than_the_final_judgement() {
-    let task = DcnnTask::new(smallest());
+    let task = DcnnTask::new(smallest(Adapts::All));
     let splits = [Split::Stopping { index: 0 }, Split::HeldOut { index: 0 }, Split::Calibration { index: 0 }];
     let [stopping, held_out, calibration] = splits.map(|split| task.sample(split).unwrap().pixels);
     assert_ne!(stopping, held_out);
@@ -133,7 +142,7 @@ fn early_stopping_looks_at_other_frames_than_the_final_judgement() {
 #[test]
 fn early_stopping_looks_at_the_loss() {
     let folder = tempfile::tempdir().unwrap();
-    let mut task = DcnnTask::new(smallest());
+    let mut task = DcnnTask::new(smallest(Adapts::All));
     let schedule = Schedule { stop_check_every: 2, ..task.settings.schedule.clone() };
     let source = LabelSource { frames: Some(0..1), ..session(&folder.path().join("session.h5"), 3, 150) };
     let labelled = Labelled::to_train(&source, 15.0, &schedule).unwrap();
@@ -156,6 +165,41 @@ fn early_stopping_looks_at_the_loss() {
     task.settings.schedule.held_out_frames = 2;
     let simulated = task.held_out_loss(&learner, &device).unwrap();
     assert!(simulated.is_finite() && simulated != found, "{simulated}");
+}
+
+/// Bit by bit; and what the head learns does not depend on whether the layers before it learn.
+#[test]
+fn a_head_is_adapted_alone() {
+    let values = |layer: &Conv2d| {
+        let bias = layer.bias.as_ref().unwrap().val().to_data().try_into_vec::<f32>().unwrap();
+        [layer.weight.val().to_data().try_into_vec::<f32>().unwrap(), bias]
+    };
+    let task = DcnnTask::new(smallest(Adapts::Head));
+    let start = fresh(&task);
+    let folder = tempfile::tempdir().unwrap();
+    let Trained { network: end, .. } =
+        runner::run(&task, start.clone(), &task.settings.schedule, &Device::flex(), folder.path()).unwrap();
+    let [before, after] =
+        [&start, &end].map(|learner| learner.dcnn.convolutions().into_iter().map(values).collect::<Vec<_>>());
+    // The hidden layer and the outputs come last.
+    let trunk = before.len() - 2;
+    assert_eq!(before[..trunk], after[..trunk]);
+    assert!(before[trunk..].iter().zip(&after[trunk..]).all(|(before, after)| before != after));
+
+    let device = Device::flex().autodiff();
+    let (learner, batch) = (start.train(), task.batch(0).unwrap());
+    let all = DcnnTask::new(smallest(Adapts::All));
+    let [(loss, head), (same, whole)] =
+        [&task, &all].map(|task| task.gradients(&learner, &batch, &device).unwrap());
+    assert_eq!(loss, same);
+    let outputs = learner.dcnn.convolutions().last().unwrap().weight.id;
+    let of_outputs = |gradients: &GradientsParams| {
+        gradients.get::<4>(outputs).unwrap().to_data().try_into_vec::<f32>().unwrap()
+    };
+    assert_eq!(of_outputs(&head), of_outputs(&whole));
+    assert!(head.len() < whole.len());
+    let error = DcnnTask::new(smallest(Adapts::Head)).start(None, &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("adapts") && error.contains("head"), "{error}");
 }
 
 /// From a model with random weights, in few steps: nothing good comes of it, but it is said how good.
