@@ -118,12 +118,13 @@ pub(super) fn train(args: &TrainArgs) -> anyhow::Result<()> {
             let beginning = Beginning { from_model, labels: args.labels()? };
             train_dcnn(settings, &beginning, args.device, &args.output)?
         }
-        Network::Fcnn if args.from_model.is_some() || args.label_frames.is_some() => {
-            anyhow::bail!(
-                "--from-model and --label-frames are for a DCNN; an FCNN is trained from the beginning"
-            )
+        Network::Fcnn if args.from_model.is_some() => {
+            anyhow::bail!("--from-model is for a DCNN; an FCNN is trained from the beginning")
         }
-        Network::Fcnn => train_fcnn(FcnnTrainSettings::read(args.config()?)?, args.device, &args.output)?,
+        Network::Fcnn => {
+            let settings = FcnnTrainSettings::read(args.config()?)?;
+            train_fcnn(settings, args.labels()?.as_ref(), args.device, &args.output)?
+        }
     };
     say("on held-out frames:")?;
     for (name, value) in &metrics {

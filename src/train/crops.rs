@@ -27,6 +27,7 @@ impl Sample {
             pixels,
             cells: self.cells.clone(),
             columns: self.columns.clone(),
+            complete: self.complete,
             peak_counts: self.peak_counts,
         };
         for known in &mut part.cells {
@@ -109,6 +110,7 @@ mod tests {
                 .map(|cell| KnownCell { cell: cell.as_measured(), disturbed: cell.disturbed })
                 .collect(),
             columns: frame.truth.columns,
+            complete: true,
             peak_counts: None,
         }
     }

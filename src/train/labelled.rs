@@ -3,7 +3,7 @@
 
 use super::TrainError;
 use super::crops::Turn;
-use super::samples::{KnownCell, Sample, bend};
+use super::samples::{KnownCell, Sample, Split, bend};
 use super::settings::Schedule;
 use crate::frame::{ClassicalCell, Frame};
 use crate::ingest::SourceSettings;
@@ -144,8 +144,22 @@ impl Labelled {
         Ok(labelled)
     }
 
+    /// What is learned from in place of the simulated frame of `split`: [`Self::crop`], for the `fraction` of the frames; for the others,
+    /// and where nothing is learned, `None`.
+    pub(super) fn drawn(
+        &self,
+        split: Split,
+        schedule: &Schedule,
+        fraction: f64,
+        gamma: [f64; 2],
+    ) -> Option<Sample> {
+        let mut rng = split.random(schedule.seed);
+        let labelled = split.is_learned_from() && rng.random_bool(fraction);
+        labelled.then(|| self.crop(schedule.crop_px, gamma, &mut rng))
+    }
+
     /// A square of `side` px of a frame to learn from, in one of its eight orientations, with a contrast drawn from `gamma`.
-    pub(super) fn crop(&self, side: usize, gamma: [f64; 2], rng: &mut impl Rng) -> Sample {
+    fn crop(&self, side: usize, gamma: [f64; 2], rng: &mut impl Rng) -> Sample {
         // `read` leaves none of the frames out that would make these ranges empty.
         let frame = &self.training[rng.random_range(0..self.training.len())];
         let mut corner =
@@ -165,6 +179,18 @@ impl Labelled {
         }
         bend(&mut crop.pixels, gamma, rng);
         crop
+    }
+
+    /// As it is, if its columns are known: an `UCParameterization` has cells alone.
+    ///
+    /// # Errors
+    /// When there are none in the frames to learn from.
+    pub(super) fn with_columns(self, path: &Path) -> Result<Self, TrainError> {
+        if self.training.iter().all(|sample| sample.columns.is_empty()) {
+            let message = "no column is known: expected a session, or a label file".to_owned();
+            return Err(TrainError::Labels { path: path.to_owned(), message });
+        }
+        Ok(self)
     }
 
     /// The held-back frames in squares of `side` px, edge to edge.
@@ -297,7 +323,7 @@ fn at_scale(frame: &Frame, known: Known, model_pixel_pm: f64) -> Result<Sample, 
     }
     let cells =
         cells.into_iter().map(|cell| KnownCell { cell, disturbed: !(cell.p_x + cell.p_y).is_finite() });
-    Ok(Sample { pixels, cells: cells.collect(), columns, peak_counts: None })
+    Ok(Sample { pixels, cells: cells.collect(), columns, complete: false, peak_counts: None })
 }
 
 #[cfg(test)]

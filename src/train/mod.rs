@@ -1,4 +1,4 @@
-//! Training of the two networks on simulated frames, made on the fly, and of the DCNN on labelled ones too.
+//! Training of the two networks on simulated frames, made on the fly, and on labelled ones.
 //!
 //! A [`Task`] says how a batch is made, what its loss is and how a network is judged; [`run`](runner::run) is the one
 //! loop that all of them share: Adam, cosine schedule, checkpoints that resume exactly, and with the

@@ -62,6 +62,8 @@ pub struct Sample {
     pub cells: Vec<KnownCell>,
     /// Positions in pixels of the sample.
     pub columns: Vec<TruthColumn>,
+    /// Whether `columns` are all that the frame shows; else some may be missing, near its edge and where they could not be measured.
+    pub complete: bool,
     /// Counts of a pixel at the peak of an A column, where they are known.
     pub peak_counts: Option<f64>,
 }
@@ -146,7 +148,7 @@ impl Simulation<'_> {
         }
         // In the network's pixels, which may hold many of the frame's, or a part of one.
         let peak_counts = Some(microscope.peak_counts * map.scale_row * map.scale_col);
-        Ok(Sample { pixels, cells, columns, peak_counts })
+        Ok(Sample { pixels, cells, columns, complete: true, peak_counts })
     }
 }
 

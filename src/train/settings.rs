@@ -163,6 +163,8 @@ pub struct FcnnTrainSettings {
     pub filters: usize,
     /// Radius of the disc that marks a column, pm.
     pub column_radius_pm: f64,
+    /// As of a DCNN.
+    pub labelled_fraction: f64,
     pub scenes: TrainingRanges,
 }
 
@@ -175,6 +177,7 @@ impl Default for FcnnTrainSettings {
             normalisation: Normalisation::Local { sigma_px: 40.0 },
             filters: 16,
             column_radius_pm: 70.0,
+            labelled_fraction: 0.5,
             scenes: at_model_scale(),
         }
     }
@@ -265,9 +268,7 @@ impl DcnnTrainSettings {
             ("resampled_fraction", self.resampled_fraction),
             ("faint_fraction", self.faint_fraction),
         ] {
-            if !(0.0..=1.0).contains(&fraction) {
-                return Err(InvalidSetting::new(name, fraction, "0 to 1"));
-            }
+            validate_fraction(name, fraction)?;
         }
         let [low, high] = self.gamma;
         if !(0.1 <= low && low <= high && high <= 10.0) {
@@ -339,8 +340,13 @@ impl FcnnTrainSettings {
         let settings: Self = read_toml(path)?;
         settings.schedule.validate(64)?;
         settings.scenes.validate("scenes")?;
+        validate_fraction("labelled_fraction", settings.labelled_fraction)?;
         Ok(settings)
     }
+}
+
+fn validate_fraction(name: &str, fraction: f64) -> Result<(), InvalidSetting> {
+    if (0.0..=1.0).contains(&fraction) { Ok(()) } else { Err(InvalidSetting::new(name, fraction, "0 to 1")) }
 }
 
 fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, TrainError> {

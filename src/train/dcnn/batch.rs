@@ -63,11 +63,12 @@ impl DcnnTask {
 
     fn drawn(&self, split: Split) -> Result<Sample, TrainError> {
         let schedule = &self.settings.schedule;
-        if let (Some(labelled), true) = (&self.labelled, split.is_learned_from()) {
-            let mut rng = split.random(schedule.seed);
-            if rng.random_bool(self.settings.labelled_fraction) {
-                return Ok(labelled.crop(schedule.crop_px, self.settings.gamma, &mut rng));
-            }
+        let Self { settings, labelled, .. } = self;
+        let labelled = labelled.as_ref();
+        let drawn =
+            labelled.and_then(|l| l.drawn(split, schedule, settings.labelled_fraction, settings.gamma));
+        if let Some(crop) = drawn {
+            return Ok(crop);
         }
         let side = if split.is_learned_from() { schedule.crop_px } else { self.settings.judged_side_px() };
         let simulation = self.settings.simulation();
