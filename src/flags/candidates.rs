@@ -11,6 +11,7 @@ use super::vortices::Vortex;
 use super::walls::WallPoint;
 use crate::config::InvalidSetting;
 use crate::frame::{Sublattice, grid_centre, grid_index};
+use crate::preprocess::median;
 use ferrostem_proto::{CandidateKind, FractionalPosition, PixelPosition, StagePosition};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
@@ -155,6 +156,7 @@ fn ood_findings(
         return Vec::new();
     }
     let from_classical = from_classical(evidence);
+    let cells_in_window = unit_cells_in_window(evidence);
     large
         .into_iter()
         .filter_map(|(number, region)| {
@@ -168,7 +170,11 @@ fn ood_findings(
             let score = decades + excess.max(1.0).log10() + if outside.is_some() { 1.0 } else { 0.0 };
             let why: Vec<String> =
                 ood.reasons(peak, &from_classical).iter().map(ToString::to_string).collect();
-            let mut reason = format!("{} windows (p = {p_value:.1e})", region.len());
+            let cells = match (region.len() as f64 * cells_in_window).round() {
+                cells if cells > 1.0 => format!("{cells} unit cells"),
+                _ => "a unit cell".to_owned(),
+            };
+            let mut reason = format!("{} windows on {cells} (p = {p_value:.1e})", region.len());
             if !why.is_empty() {
                 reason.push_str(&format!("; {}", why.join(", ")));
             }
@@ -177,6 +183,16 @@ fn ood_findings(
             Some(Finding { kind, px, score, p_value, reason, region: Some(number), expression: None })
         })
         .collect()
+}
+
+/// Unit cells between a window and the next ones, by the median of the cells that the DCNN measured; NaN without any.
+fn unit_cells_in_window(evidence: &Evidence<'_>) -> f64 {
+    let grid = &evidence.fields.grid;
+    let [row_pm, col_pm] = evidence.calibration.pixel_size_pm;
+    let areas = evidence.fields.polarization.iter().flat_map(|maps| &maps.cell_area);
+    let mut areas = areas.copied().filter(|area| area.is_finite() && *area > 0.0);
+    let cell_pm2 = median(&mut areas, f32::total_cmp).map_or(f64::NAN, f64::from);
+    grid.step_row * row_pm * grid.step_col * col_pm / cell_pm2
 }
 
 /// Windows see a defect as far as they reach: it is in the middle of those that it makes strange. Weighted mean of the windows
@@ -299,4 +315,33 @@ fn column_findings(evidence: &Evidence<'_>, flagged: &Array2<Option<usize>>) -> 
             Finding { kind, px, score, p_value: f64::NAN, reason, region, expression: None }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Scenery, no_ood};
+    use super::*;
+
+    #[test]
+    fn neighbouring_flagged_windows_are_one_site_on_the_unit_cells_that_they_cover() {
+        let scenery = Scenery::new(20, |_, _| [0.0; 2]);
+        let mut ood = no_ood(20);
+        // 3 x 3 windows of 120 pm on cells of 158 000 pm²: 0.8 cells; 9 x 6 of them: 4.9 cells; five windows are too few.
+        for (down, across) in [(2..5, 2..5), (8..17, 10..16), (19..20, 0..5)] {
+            let mut flags = ood.flag.slice_mut(ndarray::s![down.clone(), across.clone()]);
+            flags.fill(1);
+            ood.p_value.slice_mut(ndarray::s![down.clone(), across.clone()]).fill(0.02);
+            ood.excess.slice_mut(ndarray::s![down, across]).fill(2.0);
+        }
+        let settings = CandidateSettings::default();
+        let found = ood_findings(&scenery.evidence(), &ood, &regions(&ood.flag), &settings);
+        let said: Vec<&str> = found.iter().map(|finding| finding.reason.as_str()).collect();
+        assert_eq!(
+            said,
+            ["9 windows on a unit cell (p = 2.0e-2)", "54 windows on 5 unit cells (p = 2.0e-2)"]
+        );
+        assert_eq!(found[0].px, grid_centre(&scenery.fields.grid, 3, 3));
+        // 1.7 decades, and twice what one window in a thousand exceeds.
+        assert!(found.iter().all(|finding| (finding.score - 2.0).abs() < 1e-3), "{}", found[0].score);
+    }
 }
