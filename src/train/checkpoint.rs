@@ -4,6 +4,8 @@ use super::TrainError;
 use super::stopping::{Best, Check, Stopping};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
+use burn::store::ModuleRecord;
+use burn::tensor::Bytes;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,11 +53,9 @@ impl Checkpoint {
         };
         let step =
             step.trim().parse().map_err(|_| self.error(format!("step = {step}: expected a number")))?;
-        let network = network
-            .try_load_file(self.folder.join("network.bpk"))
-            .map_err(|e| self.error(format!("{e:?}")))?;
+        let network = self.network(network, "network.bpk")?;
         let optimizer =
-            optimizer.load(self.folder.join("optimizer.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
+            optimizer.from_bytes(self.bytes("optimizer.bpk")?).map_err(|e| self.error(format!("{e:?}")))?;
         Ok((network, optimizer, step))
     }
 
@@ -70,8 +70,7 @@ impl Checkpoint {
         }
         let text = fs::read_to_string(&path).map_err(|source| TrainError::File { path, source })?;
         let check: Check = toml::from_str(&text).map_err(|e| self.error(format!("{BEST_FILE}: {e}")))?;
-        let network =
-            network.try_load_file(self.folder.join("best.bpk")).map_err(|e| self.error(format!("{e:?}")))?;
+        let network = self.network(network, "best.bpk")?;
         Ok(Stopping { best: Some(Best { network, check }) })
     }
 
@@ -118,6 +117,18 @@ impl Checkpoint {
             fs::remove_dir_all(&self.folder).map_err(file)?;
         }
         fs::rename(self.fresh(), &self.folder).map_err(file)
+    }
+
+    fn network<M: Module>(&self, network: M, name: &str) -> Result<M, TrainError> {
+        let record = ModuleRecord::from_bytes(self.bytes(name)?).map_err(|e| self.error(format!("{e:?}")))?;
+        network.try_load_record(record).map_err(|e| self.error(format!("{e:?}")))
+    }
+
+    /// A file in memory: from a path, burn reads tensors when they are asked for, and by then the file is another checkpoint's or gone.
+    fn bytes(&self, name: &str) -> Result<Bytes, TrainError> {
+        let path = self.folder.join(name);
+        let bytes = fs::read(&path).map_err(|source| TrainError::File { path, source })?;
+        Ok(Bytes::from_bytes_vec(bytes))
     }
 
     fn fresh(&self) -> PathBuf {

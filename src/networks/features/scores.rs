@@ -130,6 +130,11 @@ fn contradictions(maps: &PolarizationMaps, step_pm: [f64; 2]) -> Array2<f32> {
             *off = (*off / (a * b * angle.sin()) - 1.0).powi(2);
         },
     );
+    Zip::from(&mut off).and(maps.features.lanes(Axis(2))).for_each(|off, window| {
+        if !is_measured(&window) {
+            *off = f32::NAN;
+        }
+    });
     mean_around(&off.view(), ANSWERS_PM, step_pm)
 }
 

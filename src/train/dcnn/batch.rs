@@ -264,7 +264,8 @@ mod tests {
             ..DcnnTrainSettings::default()
         });
         let batch = centred.batch(0).unwrap();
-        assert!(batch.images.len() >= 12 && batch.images.len() <= 20, "{}", batch.images.len());
+        // Four frames; of one that saturates the detector no cell is known.
+        assert!((8..=20).contains(&batch.images.len()), "{}", batch.images.len());
         assert!(batch.images.iter().all(|image| image.dim() == (80, 80)));
         assert_eq!(batch.targets.dim(), (batch.images.len(), 6, 1, 1));
         assert!(batch.learns.iter().all(|&learns| learns > 0.2));
