@@ -90,15 +90,15 @@ class Microscope:
                 return socket
         raise TimeoutError("no frame")
 
-    def single(self):
-        """The name of a new acquisition of one frame; nothing else is to be running."""
-        while not (reply := control.request("single", self.control, PATIENCE_S))["ok"]:
+    def begin(self, cmd):
+        """The name of a new acquisition, once the one before, whose last frame may have come already, is over."""
+        while not (reply := control.request(cmd, self.control, PATIENCE_S))["ok"]:
             assert reply["error"]["code"] == "unavailable", reply
         return reply["result"]["acquisition"]
 
     def frame(self, socket):
         """A single frame, by the pyzmq recipe, of the scan as it is set now."""
-        acquisition = self.single()
+        acquisition = self.begin("single")
         while True:
             header, image = pyzmq_frame(socket.recv_multipart())
             if header["acquisition"] == acquisition:
@@ -120,7 +120,7 @@ def off_centre(image):
 
 def test_both_encodings_say_the_same(tmp_path):
     with Microscope(tmp_path) as microscope, microscope.subscriber() as socket:
-        acquisition, messages = microscope.single(), []
+        acquisition, messages = microscope.begin("single"), []
         while not messages or messages[-1]["type"] != "end":
             message = subscribe.decode(socket.recv())
             messages += [message] if message["acquisition"] == acquisition else []
@@ -129,7 +129,7 @@ def test_both_encodings_say_the_same(tmp_path):
 
     with Microscope(tmp_path, "--encoding", "pyzmq", "--topic", "haadf") as microscope:
         with microscope.subscriber(b"haadf") as socket:
-            microscope.single()
+            microscope.begin("single")
             parts = socket.recv_multipart()
     assert [len(parts), parts[0]] == [3, b"haadf"]
     header, image = pyzmq_frame(parts)
@@ -195,7 +195,7 @@ def test_the_bright_site_comes_into_the_middle(tmp_path, rotation_rad):
 def test_start_stop_and_mistakes(tmp_path):
     with Microscope(tmp_path, "--encoding", "pyzmq") as microscope, microscope.subscriber() as socket:
         microscope.frame(socket)
-        acquisition = microscope.ask("start")["acquisition"]
+        acquisition = microscope.begin("start")
         running = [pyzmq_frame(socket.recv_multipart())[0] for _ in range(8)]
         # Frames that wait for a slow subscriber make room for newer ones, so some may be missing.
         numbers = [header["seq"] for header in running if header["acquisition"] == acquisition]
