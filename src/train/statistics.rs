@@ -20,8 +20,8 @@ const OWN_PIXEL_EVERY: usize = 3;
 /// that they are from.
 const FITTED_PER_CALIBRATED: f64 = 0.75;
 /// Bounds of the strata: counts at the peak of an A column, and pixel sizes, pm.
-const COUNTS: [f64; 4] = [30.0, 100.0, 300.0, 1000.0];
-const SIZES_PM: [f64; 4] = [10.0, 14.0, 16.5, 25.0];
+const COUNTS: [f64; 5] = [15.0, 30.0, 100.0, 300.0, 1000.0];
+const SIZES_PM: [f64; 6] = [8.5, 10.0, 14.0, 16.5, 25.0, 31.0];
 /// Strata of the lattice's direction, in a quarter turn.
 const SECTORS: f64 = 3.0;
 /// Frames simulated at once.
@@ -158,9 +158,9 @@ mod tests {
             // Pixels may be 2 % higher than wide, or lower.
             assert!((256..=275).contains(&rows) && rows.abs_diff(cols) < 8, "{rows} x {cols}");
             assert!(image.iter().all(|value| value.is_finite()));
-            assert!(strata[0] <= 4 && strata[1] <= 4 && strata[2] <= 2);
+            assert!(strata[0] <= 5 && strata[1] <= 6 && strata[2] <= 2);
             if index <= 1 {
-                assert_eq!(strata[1], 2);
+                assert_eq!(strata[1], 3);
             }
         }
     }

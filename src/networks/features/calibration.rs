@@ -56,7 +56,7 @@ impl Score {
 const ANSWER_WEIGHT: f32 = 0.5;
 /// What counts a decade of surprise that the frame may share, beside one that its surroundings do not.
 const WHOLE_WEIGHT: f32 = 1.2;
-/// What counts a decade of surprise at the mean features of the area, beside those two.
+/// What counts a decade of surprise at what is averaged before it is judged, the area's features and contradictions, beside those two.
 const AREA_WEIGHT: f32 = 1.5;
 /// Sides of the squares over which surprise is averaged, pm: defects of one column reach as far as the windows that hold it, others
 /// farther.
@@ -188,7 +188,8 @@ fn together(usual: &[f32], scores: &WindowScores) -> Array2<f32> {
     let [near, far] = LOCAL_PM.map(|side_pm| mean_around(&local.view(), side_pm, step_pm));
     let mut together = mean_around(&whole.view(), WHOLE_PM, step_pm);
     // The maximum passes over a NaN.
-    for other in [near, far, part(Score::Area) * AREA_WEIGHT, part(Score::Contradiction)] {
+    let [area, contradiction] = [Score::Area, Score::Contradiction].map(|score| part(score) * AREA_WEIGHT);
+    for other in [near, far, area, contradiction] {
         together.zip_mut_with(&other, |all, &other| *all = all.max(other));
     }
     together
@@ -279,11 +280,11 @@ mod tests {
             at(&scores)
         };
         // Beyond what is counted, a decade is a factor: ten times the score is as many decades for every part.
-        let steps = [0, 1, 2, 3, 4, 5].map(|part| all(part, 1000.0) - all(part, 100.0));
+        let steps = [0, 1, 2, 3, 4, 5, 6].map(|part| all(part, 1000.0) - all(part, 100.0));
         assert!(steps.iter().all(|step| *step > 0.5), "{steps:?}");
         let expected =
             [(0, WHOLE_WEIGHT), (2, WHOLE_WEIGHT), (3, ANSWER_WEIGHT), (4, ANSWER_WEIGHT), (5, AREA_WEIGHT)];
-        for (part, weight) in expected {
+        for (part, weight) in expected.into_iter().chain([(6, AREA_WEIGHT)]) {
             assert!((steps[part] / steps[1] - weight).abs() < 0.1, "{steps:?}");
         }
         // A single window says less than a patch of 3 x 3.

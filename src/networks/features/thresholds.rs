@@ -7,8 +7,8 @@ const DECADES: usize = 4;
 pub(super) const LEVELS_PER_DECADE: usize = 8;
 /// Significance levels at which thresholds are kept: 1, 10^(-1/8), …, 10⁻⁴.
 pub(super) const LEVELS: usize = DECADES * LEVELS_PER_DECADE + 1;
-/// A stratum needs so many windows to have a say.
-const LEAST_WINDOWS: usize = 1000;
+/// A stratum needs so many windows to have a say: those of about eight frames.
+const LEAST_WINDOWS: usize = 4000;
 /// From this level on, scores that grow on by the same factor for a decade as between it and the level before are taken to be as rare.
 const TAIL_DECADES: usize = 2;
 /// No window is more surprising than this, decades.
