@@ -29,17 +29,21 @@ pub enum Score {
     Area = 5,
     /// How far the predicted area is from what the predicted edges enclose, around.
     Contradiction = 6,
-    /// All of them, see [`Calibration::together`].
-    Together = 7,
+    /// What differs from the surroundings, see [`Surprise::local`].
+    Local = 7,
+    /// What differs from the training set, see [`Surprise::whole`].
+    Whole = 8,
+    /// All of them.
+    Together = 9,
 }
 
 impl Score {
     /// All, in their order.
-    pub const ALL: [Self; Self::PARTS.len() + 1] = {
+    pub const ALL: [Self; Self::PARTS.len() + 3] = {
         let [a, b, c, d, e, f, g] = Self::PARTS;
-        [a, b, c, d, e, f, g, Self::Together]
+        [a, b, c, d, e, f, g, Self::Local, Self::Whole, Self::Together]
     };
-    /// All but [`Self::Together`].
+    /// What the others come from.
     pub const PARTS: [Self; 7] = [
         Self::Training,
         Self::Surroundings,
@@ -58,6 +62,9 @@ const ANSWER_WEIGHT: f32 = 0.5;
 const WHOLE_WEIGHT: f32 = 1.2;
 /// What counts a decade of surprise at what is averaged before it is judged, the area's features and contradictions, beside those two.
 const AREA_WEIGHT: f32 = 1.5;
+/// The part of a p-value's promise that is made of what differs from its surroundings. What differs from the training set has the rest:
+/// it is shared by the windows of a frame, which are flagged as a whole where it is strange.
+const LOCAL_PROMISE: f32 = 0.8;
 /// Sides of the squares over which surprise is averaged, pm: defects of one column reach as far as the windows that hold it, others
 /// farther.
 const LOCAL_PM: [f64; 2] = [360.0, 840.0];
@@ -114,11 +121,14 @@ impl Calibration {
             let (Some(usual), Some(parts)) = (of_parts(false), of_parts(true)) else {
                 return Err(FeatureError::Uncalibrated);
             };
-            let together: Vec<_> = chosen.iter().map(|frame| together(&usual, &frame.scores)).collect();
-            let together = together.iter().zip(&chosen).map(|(map, frame)| (map, frame.strata));
-            let together = thresholds(together, true).ok_or(FeatureError::Uncalibrated)?;
+            let surprises: Vec<_> = chosen.iter().map(|frame| surprise(&usual, &frame.scores)).collect();
             all.usual.extend(usual);
-            all.thresholds.extend(parts.into_iter().chain(together));
+            all.thresholds.extend(parts);
+            for of in [|s: &Surprise| s.local.clone(), |s: &Surprise| s.whole.clone(), Surprise::together] {
+                let maps: Vec<_> = surprises.iter().map(of).collect();
+                let maps = maps.iter().zip(&chosen).map(|(map, frame)| (map, frame.strata));
+                all.thresholds.extend(thresholds(maps, true).ok_or(FeatureError::Uncalibrated)?);
+            }
         }
         Ok(all)
     }
@@ -144,20 +154,21 @@ impl Calibration {
         10f32.powf(-decades(self.thresholds(score, sampling), value))
     }
 
-    /// How surprising each window is, decades: what it and those next to it differ by from their surroundings, in features, sigma and cell,
-    /// or what those around it differ by from the training set, one by one in features and sigma or in the mean of their features,
-    /// or answers that contradict each other. Each part is measured by the share of all windows
-    /// that score higher, and not by the worst stratum's, which would drown the others; the promise is made of the whole. Surprise is
-    /// averaged over the squares in which an anomaly would show, which noise does not fill.
-    ///
-    /// Without surroundings, the rest decides. NaN for a window that was not measured.
-    pub fn together(&self, scores: &WindowScores) -> Array2<f32> {
+    /// How surprising each window is. Each part is measured by the share of all windows that score higher, and not by the worst stratum's,
+    /// which would drown the others; the promise is made of the whole.
+    pub fn surprise(&self, scores: &WindowScores) -> Surprise {
         let length = Score::PARTS.len() * LEVELS;
         let first = class_of(scores.sampling) * length;
-        together(self.usual.get(first..first + length).unwrap_or_default(), scores)
+        surprise(self.usual.get(first..first + length).unwrap_or_default(), scores)
     }
 
-    /// Decades beyond what one window in a thousand exceeds, of [`Self::together`].
+    /// What the p-values of [`Score::Local`] and [`Score::Whole`] say together, and keep the promise with: each has a part of it. NaN
+    /// only where both are.
+    pub fn p_value_of_both(local: f32, whole: f32) -> f32 {
+        (local / LOCAL_PROMISE).min(whole / (1.0 - LOCAL_PROMISE)).clamp(0.0, 1.0)
+    }
+
+    /// Decades beyond what one window in a thousand exceeds, of [`Surprise::together`].
     pub fn beyond(&self, together: f32, sampling: Sampling) -> f32 {
         let thresholds = self.thresholds(Score::Together, sampling);
         let known = thresholds.iter().take(3 * LEVELS_PER_DECADE + 1).rev().find(|&&t| t < f32::MAX);
@@ -171,28 +182,52 @@ impl Calibration {
     }
 }
 
+/// How surprising each window is, decades, averaged over the squares in which an anomaly would show, which noise does not fill.
+/// `[window row, window col]`; NaN for a window that was not measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Surprise {
+    /// What it and those next to it differ by from their surroundings, in features, sigma and cell. NaN without surroundings too.
+    pub local: Array2<f32>,
+    /// What those around it differ by from the training set, one by one in features and sigma or in the mean of their features, or by
+    /// how much their answers contradict each other.
+    pub whole: Array2<f32>,
+}
+
+impl Surprise {
+    /// The larger of both, which ranks windows.
+    pub fn together(&self) -> Array2<f32> {
+        let mut together = self.whole.clone();
+        raise(&mut together, &self.local);
+        together
+    }
+}
+
 fn class_of(sampling: Sampling) -> usize {
     CLASSES_PM.partition_point(|&bound| bound <= sampling.pixel_pm)
 }
 
-/// [`Calibration::together`], by the parts' thresholds over all windows, `[part, level]`.
-fn together(usual: &[f32], scores: &WindowScores) -> Array2<f32> {
+/// [`Calibration::surprise`], by the parts' thresholds over all windows, `[part, level]`.
+fn surprise(usual: &[f32], scores: &WindowScores) -> Surprise {
     let part = |part: Score| {
         let table = of(usual, part);
         scores.parts[part as usize].mapv(|value| tail(table, value).unwrap_or_else(|| decades(table, value)))
     };
-    let answers = part(Score::SigmaAround) + part(Score::CellAround);
-    let local = part(Score::Surroundings) + answers * ANSWER_WEIGHT;
-    let whole = (part(Score::Training) + part(Score::Sigma)) * WHOLE_WEIGHT;
     let step_pm = scores.sampling.step_pm;
-    let [near, far] = LOCAL_PM.map(|side_pm| mean_around(&local.view(), side_pm, step_pm));
-    let mut together = mean_around(&whole.view(), WHOLE_PM, step_pm);
-    // The maximum passes over a NaN.
-    let [area, contradiction] = [Score::Area, Score::Contradiction].map(|score| part(score) * AREA_WEIGHT);
-    for other in [near, far, area, contradiction] {
-        together.zip_mut_with(&other, |all, &other| *all = all.max(other));
+    let answers = part(Score::SigmaAround) + part(Score::CellAround);
+    let around = part(Score::Surroundings) + answers * ANSWER_WEIGHT;
+    let [mut local, far] = LOCAL_PM.map(|side_pm| mean_around(&around.view(), side_pm, step_pm));
+    raise(&mut local, &far);
+    let training = (part(Score::Training) + part(Score::Sigma)) * WHOLE_WEIGHT;
+    let mut whole = mean_around(&training.view(), WHOLE_PM, step_pm);
+    for averaged in [Score::Area, Score::Contradiction] {
+        raise(&mut whole, &(part(averaged) * AREA_WEIGHT));
     }
-    together
+    Surprise { local, whole }
+}
+
+/// The larger of both; of a number and NaN, the number.
+fn raise(map: &mut Array2<f32>, other: &Array2<f32>) {
+    map.zip_mut_with(other, |all, &other| *all = all.max(other));
 }
 
 /// The part of `table` that is for this score.
@@ -272,7 +307,7 @@ mod tests {
             parts: std::array::from_fn(|_| Array2::from_elem((SIDE, SIDE), 0.1)),
             sampling: SAMPLING,
         };
-        let at = |scores: &WindowScores| calibration.together(scores)[[10, 10]];
+        let at = |scores: &WindowScores| calibration.surprise(scores).together()[[10, 10]];
         assert!((0.0..0.5).contains(&at(&usual())), "{}", at(&usual()));
         let all = |part: usize, value: f32| {
             let mut scores = usual();
@@ -291,7 +326,7 @@ mod tests {
         let patch = |side: usize| {
             let mut scores = usual();
             scores.parts[1].slice_mut(ndarray::s![10..10 + side, 10..10 + side]).fill(1e6);
-            calibration.together(&scores)[[10 + side / 2, 10 + side / 2]]
+            calibration.surprise(&scores).together()[[10 + side / 2, 10 + side / 2]]
         };
         assert!(patch(3) > 5.0 * patch(1) && patch(1) > at(&usual()));
         // A window without surroundings is judged by the rest, one that was not measured not at all.
@@ -305,12 +340,15 @@ mod tests {
         assert!(at(&alone).is_nan());
         let below = |alpha: f32| {
             let fresh = frames(250, 5);
-            let maps = fresh.iter().map(|frame| calibration.together(&frame.scores));
-            let p: Vec<f32> = maps
-                .flat_map(|map| {
-                    map.into_iter().map(|value| calibration.p_value(Score::Together, value, SAMPLING))
-                })
-                .collect();
+            let p_values = fresh.iter().flat_map(|HeldOut { scores, .. }| {
+                let Surprise { local, whole } = calibration.surprise(scores);
+                let p_value = |score: Score, value: f32| calibration.p_value(score, value, SAMPLING);
+                let both = |(&local, &whole): (&f32, &f32)| {
+                    Calibration::p_value_of_both(p_value(Score::Local, local), p_value(Score::Whole, whole))
+                };
+                local.iter().zip(&whole).map(both).collect::<Vec<_>>()
+            });
+            let p: Vec<f32> = p_values.collect();
             p.iter().filter(|p| **p < alpha).count() as f32 / p.len() as f32
         };
         // A third of all frames is of the worst stratum.
@@ -332,7 +370,7 @@ mod tests {
         let whole = |pixel_pm: f64| {
             let mut scores = frames[0].scores.clone();
             scores.sampling.pixel_pm = pixel_pm;
-            calibration.together(&scores).mean().unwrap()
+            calibration.surprise(&scores).together().mean().unwrap()
         };
         assert!(whole(15.0) > 1.5 * whole(30.0), "{} {}", whole(15.0), whole(30.0));
     }

@@ -14,7 +14,7 @@ pub(crate) use scores::is_measured;
 pub use scores::{Sampling, WindowScores};
 
 use crate::frame::PolarizationMaps;
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Zip};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -55,7 +55,7 @@ pub enum FeatureError {
 pub struct Unusual {
     /// p-values in the order of [`Score`]; that of [`Score::Together`] is the one to go by.
     pub p_values: [Array2<f32>; Score::ALL.len()],
-    /// What ranks windows, see [`Calibration::together`].
+    /// What ranks windows, see [`Surprise`](calibration::Surprise).
     pub strangeness: Array2<f32>,
     /// 10 to the number of decades by which the strangeness lies above what one window in a thousand exceeds.
     pub excess: Array2<f32>,
@@ -108,10 +108,20 @@ impl FeatureStatistics {
     /// - `maps`: the features as components
     pub fn judge(&self, maps: &PolarizationMaps, sampling: Sampling) -> Unusual {
         let scores = self.scores(maps, sampling);
-        let strangeness = self.calibration.together(&scores);
-        let p_values = Score::ALL.map(|score| {
-            let map = scores.parts.get(score as usize).unwrap_or(&strangeness);
+        let surprise = self.calibration.surprise(&scores);
+        let strangeness = surprise.together();
+        let mut p_values = Score::ALL.map(|score| {
+            let map = match score {
+                Score::Local => &surprise.local,
+                Score::Whole => &surprise.whole,
+                Score::Together => &strangeness,
+                part => &scores.parts[part as usize],
+            };
             map.mapv(|value| self.calibration.p_value(score, value, sampling))
+        });
+        let [.., local, whole, together] = &mut p_values;
+        Zip::from(together).and(local).and(whole).for_each(|together, &mut local, &mut whole| {
+            *together = Calibration::p_value_of_both(local, whole)
         });
         let excess = strangeness.mapv(|value| 10f32.powf(self.calibration.beyond(value, sampling)));
         Unusual { p_values, strangeness, excess, scores }
