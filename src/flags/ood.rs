@@ -30,7 +30,7 @@ pub struct OodSettings {
 
 impl Default for OodSettings {
     fn default() -> Self {
-        Self { alpha: 0.1, range_margin: 0.1 }
+        Self { alpha: 0.02, range_margin: 0.1 }
     }
 }
 
