@@ -60,7 +60,7 @@ impl Score {
 const ANSWER_WEIGHT: f32 = 0.5;
 /// What counts a decade of surprise that the frame may share, beside one that its surroundings do not.
 const WHOLE_WEIGHT: f32 = 1.2;
-/// What counts a decade of surprise at what is averaged before it is judged, the area's features and contradictions, beside those two.
+/// What counts a decade of surprise at the mean features of the area, beside those two. One at contradictions counts 1.
 const AREA_WEIGHT: f32 = 1.5;
 /// The part of a p-value's promise that is made of what differs from its surroundings. What differs from the training set has the rest:
 /// it is shared by the windows of a frame, which are flagged as a whole where it is strange.
@@ -219,9 +219,8 @@ fn surprise(usual: &[f32], scores: &WindowScores) -> Surprise {
     raise(&mut local, &far);
     let training = (part(Score::Training) + part(Score::Sigma)) * WHOLE_WEIGHT;
     let mut whole = mean_around(&training.view(), WHOLE_PM, step_pm);
-    for averaged in [Score::Area, Score::Contradiction] {
-        raise(&mut whole, &(part(averaged) * AREA_WEIGHT));
-    }
+    raise(&mut whole, &(part(Score::Area) * AREA_WEIGHT));
+    raise(&mut whole, &part(Score::Contradiction));
     Surprise { local, whole }
 }
 
@@ -319,7 +318,7 @@ mod tests {
         assert!(steps.iter().all(|step| *step > 0.5), "{steps:?}");
         let expected =
             [(0, WHOLE_WEIGHT), (2, WHOLE_WEIGHT), (3, ANSWER_WEIGHT), (4, ANSWER_WEIGHT), (5, AREA_WEIGHT)];
-        for (part, weight) in expected.into_iter().chain([(6, AREA_WEIGHT)]) {
+        for (part, weight) in expected.into_iter().chain([(6, 1.0)]) {
             assert!((steps[part] / steps[1] - weight).abs() < 0.1, "{steps:?}");
         }
         // A single window says less than a patch of 3 x 3.
