@@ -145,7 +145,12 @@ impl SessionFile {
     }
 
     fn settle(&self) -> Result<(), SessionError> {
-        superblock::settle(&self.path).map_err(|source| SessionError::Io { path: self.path.clone(), source })
+        let path = || self.path.clone();
+        superblock::settle(&self.path).map_err(|source| match source.kind() {
+            // Taken away since it was last seen there.
+            std::io::ErrorKind::NotFound => SessionError::Gone { path: path() },
+            _ => SessionError::Io { path: path(), source },
+        })
     }
 }
 
