@@ -77,9 +77,9 @@ def dense(weights: dict, stride: int) -> nn.Sequential:
         layers += [convolution(name), nn.LeakyReLU(0.01)] if name else [nn.MaxPool2d(2)]
     if "deep.hidden.weight" in weights:
         layers.append(nn.MaxPool2d(2))
-        for i in range(3):
+        for i in range(sum(key.startswith("deep.context.") for key in weights) // 2):
             layers += [convolution(f"deep.context.{i}"), nn.LeakyReLU(0.01)]
-        layers += [nn.MaxPool2d(2), convolution("deep.hidden", stride // 8), nn.LeakyReLU(0.01), convolution("head")]
+        layers += [convolution("deep.hidden", stride // 4), nn.LeakyReLU(0.01), convolution("head")]
     else:
         norm = nn.BatchNorm2d(128)
         norm.weight.data, norm.bias.data = weights["norm.gamma"], weights["norm.beta"]
