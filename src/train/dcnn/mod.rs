@@ -29,8 +29,8 @@ use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Weight of each regressed quantity in the loss; P counts most, the sigma has a loss of its own.
-const WEIGHTS: [f32; 6] = [1.0, 1.0, 0.6, 0.6, 0.2, 0.2];
+/// Weight of each regressed quantity in the loss, in the order of `networks::DCNN_OUTPUTS`; sigma has a loss of its own.
+const WEIGHTS: [f32; 6] = [1.0, 1.0, 1.0, 1.0, 0.3, 0.3];
 /// Errors far above this are far off, in scales of the outputs: 10 pm for P.
 const FAR: f64 = 0.5;
 /// Weight of the likelihood that trains sigma.
