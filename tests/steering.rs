@@ -114,7 +114,7 @@ fn follow(rows: usize) {
             center_nm = serde_json::from_value(status["frame"]["center_nm"].clone()).unwrap();
             from_seq = status["next_seq"].as_u64().unwrap();
         }
-        // Measured on six frames on the way there: 0.11 to 0.23 nm. The patch is 1.4 nm wide, windows are 0.12 nm apart.
+        // Measured on twenty frames there: 0.11 to 0.42 nm. The patch is 1.4 nm wide, windows are 0.12 nm apart.
         assert!(
             distance_nm(center_nm) < 0.5,
             "{center_nm:?} is {} nm from the patch",
@@ -123,8 +123,11 @@ fn follow(rows: usize) {
         let result = result_from(&mut results, from_seq).await;
         let middle = strangest(&result).expect("it is still there");
         let off = (middle.frac.y - 0.5).hypot(middle.frac.x - 0.5) * 4.8;
-        // Both of these errors.
-        assert!(off < 0.7, "the candidate is {off} nm from the middle");
+        // Both of these errors, of this frame and of the one before, which may lie on one side.
+        assert!(off < 1.0, "the candidate is {off} nm from the middle");
+        // What it says of the place in the specimen has one of them. Measured on twenty frames: 0.27 to 0.33 nm.
+        let said = [center_nm[0] + middle.nm.y, center_nm[1] + middle.nm.x];
+        assert!(distance_nm(said) < 0.5, "{said:?} is {} nm from the patch", distance_nm(said));
 
         // The same place again, as the middle of a sub-scan of the middle's 80 %, turned against the full scan. In one of 60 % most windows see
         // the patch, and it is not unlike its surroundings.
@@ -138,7 +141,7 @@ fn follow(rows: usize) {
         let result = result_from(&mut results, status["next_seq"].as_u64().unwrap()).await;
         let found = strangest(&result).expect("the sub-scan shows it");
         assert_eq!(status["frame"]["shape"], json!([rows * 4 / 5, 256]));
-        // What it says of the place leads to the patch in the specimen, too. Measured on two frames: 0.21 and 0.36 nm.
+        // What it says of the place leads to the patch in the specimen, too. Measured on twenty frames: 0.06 to 0.33 nm.
         let place = [part[0] + found.nm.y, part[1] + found.nm.x];
         assert!(distance_nm(place) < 0.7, "{place:?} is {} nm from the patch", distance_nm(place));
     });
