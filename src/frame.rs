@@ -67,7 +67,7 @@ pub struct Fields {
     pub incomplete: Vec<usize>,
 }
 
-/// The DCNN's outputs on the window grid; NaN where a window touches masked pixels.
+/// The DCNN's outputs on the window grid, and what else its windows are judged by; NaN where a window touches masked pixels.
 #[derive(Debug, Clone)]
 pub struct PolarizationMaps {
     /// pm.
@@ -80,6 +80,8 @@ pub struct PolarizationMaps {
     pub cell_angle: Array2<f32>,
     /// pm².
     pub cell_area: Array2<f32>,
+    /// How smooth the image is, see [`smoothness()`](crate::preprocess::smoothness).
+    pub smoothness: Array2<f32>,
     /// Each window's features as independent components, `[window row, window col, component]`, for the out-of-distribution
     /// test; no components where the model has no statistics.
     pub features: Array3<f32>,
@@ -99,6 +101,7 @@ impl PolarizationMaps {
             cell_b: filled(400.0),
             cell_angle: filled(1.57),
             cell_area: filled(1.6e5),
+            smoothness: filled(3.0),
             features,
         }
     }

@@ -82,6 +82,10 @@ pub enum Reason {
     CellAround,
     /// The cell that the DCNN predicts is none: its edges do not enclose its area.
     Contradiction,
+    /// They enclose it less well than around.
+    ContradictionAround,
+    /// The image is smoother than those of the training set: blurred, or its noise was taken out.
+    Smooth,
     /// The columns say otherwise.
     Classical,
 }
@@ -100,6 +104,10 @@ impl std::fmt::Display for Reason {
             Self::SigmaAround => f.write_str("P more uncertain than around"),
             Self::CellAround => f.write_str("the cell unlike that around"),
             Self::Contradiction => f.write_str("the predicted cell contradicts itself"),
+            Self::ContradictionAround => {
+                f.write_str("the predicted cell contradicts itself more than around")
+            }
+            Self::Smooth => f.write_str("smoother than the training set"),
             Self::Classical => f.write_str("P is not what the columns say"),
         }
     }
@@ -119,6 +127,8 @@ impl OodEvidence {
             Reason::CellAround,
             Reason::AreaUnlikeTraining,
             Reason::Contradiction,
+            Reason::ContradictionAround,
+            Reason::Smooth,
         ];
         let parts = Score::PARTS.into_iter().zip(named);
         let mut parts: Vec<(f32, Reason)> = parts
@@ -291,6 +301,7 @@ mod tests {
                 cell_b: filled(400.0),
                 cell_angle: filled(1.57),
                 cell_area: filled(1.6e5),
+                smoothness: filled(3.0),
                 features: Array3::from_shape_fn((SIDE, SIDE, 1), |(i, j, _)| {
                     ((i * SIDE + j + i) % 7) as f32 / 3.0 - 1.0
                 }),

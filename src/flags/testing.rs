@@ -26,6 +26,7 @@ impl Scenery {
             cell_b: filled(395.0),
             cell_angle: filled(1.57),
             cell_area: filled(158_000.0),
+            smoothness: filled(3.0),
             features: Array3::zeros((side, side, 0)),
         };
         let count = side as u32;

@@ -166,6 +166,7 @@ fn statistics(
             cell_b: ones(),
             cell_angle: ones(),
             cell_area: ones(),
+            smoothness: ones(),
             features: components,
         };
         let step_pm = [STATISTICS_STRIDE_PX as f64 * PIXEL_PM; 2];

@@ -261,6 +261,7 @@ fn masked(mut maps: PolarizationMaps, windows: &Windows) -> PolarizationMaps {
         &mut maps.cell_b,
         &mut maps.cell_angle,
         &mut maps.cell_area,
+        &mut maps.smoothness,
     ];
     for map in quantities {
         Zip::from(map).and(&windows.valid).for_each(|value, &valid| {

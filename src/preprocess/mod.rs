@@ -9,6 +9,7 @@ mod calibrate;
 mod mask;
 mod normalise;
 mod resample;
+mod smoothness;
 mod windows;
 
 pub(crate) use area_sums::AreaSums;
@@ -18,6 +19,7 @@ pub(crate) use calibrate::{fourier_transform, power_spectrum};
 pub use mask::measured_pixels;
 pub use normalise::Normalisation;
 pub use resample::{PixelMap, Resampled, resample};
+pub use smoothness::smoothness;
 pub use windows::WindowPlan;
 
 use crate::config::InvalidSetting;

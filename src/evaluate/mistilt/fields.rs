@@ -57,6 +57,7 @@ pub(super) fn ideal_fields(truth: &Truth, side_px: usize, sigma_pm: f64, rng: &m
         cell_b: flat(f32::NAN),
         cell_angle: flat(f32::NAN),
         cell_area: flat(f32::NAN),
+        smoothness: flat(f32::NAN),
         features: Array3::zeros((n, n, 0)),
     };
     Fields { grid, polarization: Some(maps), columns: None, cells: Vec::new(), incomplete: Vec::new() }

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use std::num::NonZeroUsize;
 
 /// Their names, in the order of [`Scores::of`].
-pub const SCORES: [&str; 12] = [
+pub const SCORES: [&str; 14] = [
     "shipped",
     "Mahalanobis",
     "surroundings",
@@ -25,6 +25,8 @@ pub const SCORES: [&str; 12] = [
     "cell around",
     "area",
     "contradiction",
+    "contradiction around",
+    "smoothness",
     "heads",
     "1 - softmax",
 ];
@@ -123,8 +125,17 @@ impl<'a> Scores<'a> {
     pub fn of(&self, observed: &Observed) -> Vec<Array2<f32>> {
         let Some(maps) = &observed.maps else { return Vec::new() };
         let unusual = self.statistics.judge(maps, observed.sampling);
-        let [training, surroundings, sigma, sigma_around, cell_around, area, contradiction] =
-            unusual.scores.parts;
+        let [
+            training,
+            surroundings,
+            sigma,
+            sigma_around,
+            cell_around,
+            area,
+            contradiction,
+            contradiction_around,
+            smoothness,
+        ] = unusual.scores.parts;
         let by_window = |score: &dyn Fn(&DVector<f64>) -> f64| {
             Array2::from_shape_vec(
                 maps.p_x.dim(),
@@ -151,6 +162,8 @@ impl<'a> Scores<'a> {
             cell_around,
             area,
             contradiction,
+            contradiction_around,
+            smoothness,
             by_window(&|window| self.disagreement(window)),
             doubt(observed),
         ]

@@ -139,7 +139,8 @@ fn a_padded_network_never_shares_its_trunk() {
     // What the shared trunk would have given: the same windows, other values.
     let loaded = not_asked.dcnn.as_ref().unwrap();
     let windows = Windows { side: 48, stride: 4, rows: 3, cols: 4 };
-    let shared = physical_maps(&loaded.manifest, not_asked.dcnn_dense(loaded, &image, &windows).unwrap());
+    let raw = not_asked.dcnn_dense(loaded, &image, &windows).unwrap();
+    let shared = physical_maps(&loaded.manifest, raw, maps.smoothness.clone());
     assert!(difference(&maps.p_x, &shared.p_x) > 0.01);
 }
 
@@ -148,7 +149,8 @@ fn outputs_are_scaled_into_physical_units() {
     let folder = model(dcnn(Padding::Valid, 28), 4);
     let manifest = Manifest::read(folder.path()).unwrap();
     let outputs = Array3::from_shape_fn((7, 1, 2), |(channel, _, col)| channel as f32 / 4.0 * col as f32);
-    let maps = physical_maps(&manifest, RawMaps { outputs, features: Array3::from_elem((1, 2, 1), 5.0) });
+    let raw = RawMaps { outputs, features: Array3::from_elem((1, 2, 1), 5.0) };
+    let maps = physical_maps(&manifest, raw, Array2::from_elem((1, 2), 2.0));
     let expected = [
         ("p_x", [0.0, 0.0]),
         ("p_y", [0.0, 5.0]),

@@ -4,6 +4,7 @@ use super::super::dcnn::{Dcnn, FEATURE_CHANNELS, POOLING, Padding, site_features
 use super::super::manifest::{Architecture, LoadedModel, Manifest};
 use super::{DcnnMaps, Engine, NetworkError, download, shape_error};
 use crate::frame::PolarizationMaps;
+use crate::preprocess::smoothness;
 use burn::tensor::Tensor;
 use ndarray::{Array2, Array3, Array4, Axis, Zip, s as nds};
 
@@ -58,7 +59,8 @@ impl Engine {
         } else {
             self.dcnn_dense(model, image, &windows)?
         };
-        Ok(Some(physical_maps(&model.manifest, raw)))
+        let smoothness = smoothness(image.view(), windows.side, windows.stride);
+        Ok(Some(physical_maps(&model.manifest, raw, smoothness)))
     }
 
     /// The trunk once over the image, the head on every window of its map.
@@ -145,8 +147,8 @@ fn window_features(model: &LoadedModel<Dcnn>) -> usize {
     }
 }
 
-/// Turns network outputs into physical units.
-pub(super) fn physical_maps(manifest: &Manifest, raw: RawMaps) -> PolarizationMaps {
+/// Turns network outputs into physical units; beside them stands how smooth the windows are.
+pub(super) fn physical_maps(manifest: &Manifest, raw: RawMaps, smoothness: Array2<f32>) -> PolarizationMaps {
     let RawMaps { outputs, features } = raw;
     let map = |name: &str| -> Array2<f32> {
         let channel = manifest.outputs.iter().position(|output| output.name == name);
@@ -167,6 +169,7 @@ pub(super) fn physical_maps(manifest: &Manifest, raw: RawMaps) -> PolarizationMa
         cell_b: map("cell_b"),
         cell_angle: map("cell_angle"),
         cell_area: map("cell_area"),
+        smoothness,
         features,
     }
 }

@@ -29,22 +29,26 @@ pub enum Score {
     Area = 5,
     /// How far the predicted area is from what the predicted edges enclose, around.
     Contradiction = 6,
+    /// The same over its median around.
+    ContradictionAround = 7,
+    /// How smooth the image is.
+    Smoothness = 8,
     /// What differs from the surroundings, see [`Surprise::local`].
-    Local = 7,
+    Local = 9,
     /// What differs from the training set, see [`Surprise::whole`].
-    Whole = 8,
+    Whole = 10,
     /// All of them.
-    Together = 9,
+    Together = 11,
 }
 
 impl Score {
     /// All, in their order.
     pub const ALL: [Self; Self::PARTS.len() + 3] = {
-        let [a, b, c, d, e, f, g] = Self::PARTS;
-        [a, b, c, d, e, f, g, Self::Local, Self::Whole, Self::Together]
+        let [a, b, c, d, e, f, g, h, i] = Self::PARTS;
+        [a, b, c, d, e, f, g, h, i, Self::Local, Self::Whole, Self::Together]
     };
     /// What the others come from.
-    pub const PARTS: [Self; 7] = [
+    pub const PARTS: [Self; 9] = [
         Self::Training,
         Self::Surroundings,
         Self::Sigma,
@@ -52,16 +56,19 @@ impl Score {
         Self::CellAround,
         Self::Area,
         Self::Contradiction,
+        Self::ContradictionAround,
+        Self::Smoothness,
     ];
 }
 
 /// What a window's oddity in what the network answers counts beside that of its features, where both are compared with their
 /// surroundings.
 const ANSWER_WEIGHT: f32 = 0.5;
-/// What counts a decade of surprise that the frame may share, beside one that its surroundings do not.
-const WHOLE_WEIGHT: f32 = 1.2;
-/// What counts a decade of surprise at the mean features of the area, beside those two. One at contradictions counts 1.
-const AREA_WEIGHT: f32 = 1.5;
+/// What counts a decade of surprise that the frame may share, beside one that its surroundings do not: at features and sigma, at
+/// contradictions, and at how smooth the image is. One at the mean features of the area counts 1.
+const WHOLE_WEIGHT: f32 = 1.25;
+const CONTRADICTION_WEIGHT: f32 = 1.15;
+const SMOOTHNESS_WEIGHT: f32 = 1.35;
 /// The part of a p-value's promise that is made of what differs from its surroundings. What differs from the training set has the rest:
 /// it is shared by the windows of a frame, which are flagged as a whole where it is strange.
 const LOCAL_PROMISE: f32 = 0.8;
@@ -186,10 +193,10 @@ impl Calibration {
 /// `[window row, window col]`; NaN for a window that was not measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Surprise {
-    /// What it and those next to it differ by from their surroundings, in features, sigma and cell. NaN without surroundings too.
+    /// What it and those next to it differ by from their surroundings, in features, sigma, cell and contradictions. NaN without surroundings too.
     pub local: Array2<f32>,
-    /// What those around it differ by from the training set, one by one in features and sigma or in the mean of their features, or by
-    /// how much their answers contradict each other.
+    /// What those around it differ by from the training set, one by one in features and sigma or in the mean of their features, by how much
+    /// their answers contradict each other, or how smooth the image is.
     pub whole: Array2<f32>,
 }
 
@@ -213,14 +220,16 @@ fn surprise(usual: &[f32], scores: &WindowScores) -> Surprise {
         scores.parts[part as usize].mapv(|value| tail(table, value).unwrap_or_else(|| decades(table, value)))
     };
     let step_pm = scores.sampling.step_pm;
-    let answers = part(Score::SigmaAround) + part(Score::CellAround);
+    let answers = part(Score::SigmaAround) + part(Score::CellAround) + part(Score::ContradictionAround);
     let around = part(Score::Surroundings) + answers * ANSWER_WEIGHT;
     let [mut local, far] = LOCAL_PM.map(|side_pm| mean_around(&around.view(), side_pm, step_pm));
     raise(&mut local, &far);
     let training = (part(Score::Training) + part(Score::Sigma)) * WHOLE_WEIGHT;
     let mut whole = mean_around(&training.view(), WHOLE_PM, step_pm);
-    raise(&mut whole, &(part(Score::Area) * AREA_WEIGHT));
-    raise(&mut whole, &part(Score::Contradiction));
+    raise(&mut whole, &part(Score::Area));
+    raise(&mut whole, &(part(Score::Contradiction) * CONTRADICTION_WEIGHT));
+    let smooth = mean_around(&part(Score::Smoothness).view(), WHOLE_PM, step_pm);
+    raise(&mut whole, &(smooth * SMOOTHNESS_WEIGHT));
     Surprise { local, whole }
 }
 
@@ -314,11 +323,17 @@ mod tests {
             at(&scores)
         };
         // Beyond what is counted, a decade is a factor: ten times the score is as many decades for every part.
-        let steps = [0, 1, 2, 3, 4, 5, 6].map(|part| all(part, 1000.0) - all(part, 100.0));
+        let steps = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|part| all(part, 1000.0) - all(part, 100.0));
         assert!(steps.iter().all(|step| *step > 0.5), "{steps:?}");
-        let expected =
-            [(0, WHOLE_WEIGHT), (2, WHOLE_WEIGHT), (3, ANSWER_WEIGHT), (4, ANSWER_WEIGHT), (5, AREA_WEIGHT)];
-        for (part, weight) in expected.into_iter().chain([(6, 1.0)]) {
+        let whole = [
+            (0, WHOLE_WEIGHT),
+            (2, WHOLE_WEIGHT),
+            (5, 1.0),
+            (6, CONTRADICTION_WEIGHT),
+            (8, SMOOTHNESS_WEIGHT),
+        ];
+        let answers = [3, 4, 7].map(|part| (part, ANSWER_WEIGHT));
+        for (part, weight) in whole.into_iter().chain(answers) {
             assert!((steps[part] / steps[1] - weight).abs() < 0.1, "{steps:?}");
         }
         // A single window says less than a patch of 3 x 3.
@@ -330,7 +345,7 @@ mod tests {
         assert!(patch(3) > 5.0 * patch(1) && patch(1) > at(&usual()));
         // A window without surroundings is judged by the rest, one that was not measured not at all.
         let mut alone = usual();
-        for part in [1, 3, 4] {
+        for part in [1, 3, 4, 7] {
             alone.parts[part].fill(f32::NAN);
         }
         alone.parts[0].fill(100.0);

@@ -49,7 +49,9 @@ pub struct WindowScores {
     ///   tile of too few windows;
     /// - squared distance of the mean features of the windows around from the training set's, in standard deviations of such means;
     /// - mean square, over the windows around, of how far the predicted area is from what the predicted edges and angle enclose, as a part
-    ///   of it: of a lattice that it does not know, a network says what no cell can be.
+    ///   of it: of a lattice that it does not know, a network says what no cell can be;
+    /// - the same over the tile's median; NaN in a tile of too few windows;
+    /// - [`smoothness()`](crate::preprocess::smoothness) of the image; NaN where the others are.
     pub parts: [Array2<f32>; Score::PARTS.len()],
     pub sampling: Sampling,
 }
@@ -64,13 +66,13 @@ impl WindowScores {
         let empty = || Array2::from_elem((rows, cols), f32::NAN);
         let mut scores = Self { parts: std::array::from_fn(|_| empty()), sampling };
         let weights: Vec<f32> = within.iter().map(|variance| (variance + LEAST_WITHIN).recip()).collect();
+        scores.parts[Score::Contradiction as usize] = contradictions(maps, sampling.step_pm);
         for down in tiles(rows, down_pm) {
             for across in tiles(cols, across_pm) {
                 scores.tile(maps, &weights, down.clone(), across);
             }
         }
         scores.parts[Score::Area as usize] = from_means(maps, within, sampling.step_pm);
-        scores.parts[Score::Contradiction as usize] = contradictions(maps, sampling.step_pm);
         scores
     }
 
@@ -106,15 +108,28 @@ impl WindowScores {
             // Values that are all alike differ by rounding alone.
             (map, usual, deviation.max(f32::EPSILON * usual.abs()).max(f32::MIN_POSITIVE))
         });
-        let [from_training, from_surroundings, own_sigma, from_sigma, from_cell, ..] = &mut self.parts;
+        let [
+            from_training,
+            from_surroundings,
+            own_sigma,
+            from_sigma,
+            from_cell,
+            _,
+            contradiction,
+            around,
+            smooth,
+        ] = &mut self.parts;
+        let usual_contradiction = central(&mut finite(contradiction).into_iter()).max(f32::MIN_POSITIVE);
         for at @ [row, col] in places {
             let window = maps.features.slice(s![row, col, ..]);
             let (Some(&sigma), true) = (maps.p_sigma.get(at), is_measured(&window)) else { continue };
             from_training[at] = window.iter().map(|value| value * value).sum();
             own_sigma[at] = sigma;
+            smooth[at] = maps.smoothness[at];
             if enough {
                 from_surroundings[at] = distance(&window) / middle;
                 from_sigma[at] = sigma / usual_sigma;
+                around[at] = contradiction[at] / usual_contradiction;
                 let squares = cell.map(|(map, usual, deviation)| ((map[at] - usual) / deviation).powi(2));
                 from_cell[at] = squares.iter().sum::<f32>() / squares.len() as f32;
             }
@@ -265,7 +280,7 @@ mod tests {
         maps.cell_b = Array2::from_shape_fn((6, 6), |(i, j)| 400.0 + ((i * 6 + j) % 3) as f32);
         maps.cell_b[[3, 3]] = 401.0 + 2.0 * 2.0 * NORMAL_OVER_MEDIAN as f32;
         let scores = WindowScores::of(&maps, &[1.0, 0.0], SAMPLING);
-        let [training, surroundings, own, around, cell, area, _] = &scores.parts;
+        let [training, surroundings, own, around, cell, area, _, contradiction, smooth] = &scores.parts;
         // The median window is (0, 5); distances are 0 or 1 / 1.001, and two thirds are not 0.
         let unit = 1.0 / 1.001;
         let strange = (maps.features[[2, 2, 0]].powi(2) * unit + 0.25 / 1e-3) / unit;
@@ -275,6 +290,8 @@ mod tests {
         assert_eq!((own[[1, 3]], around[[1, 3]], around[[0, 0]]), (7.0, 3.5, 1.0));
         // Deviations are 0 or 1, and two thirds are not 0: four standard deviations of one of four quantities.
         assert!((cell[[3, 3]] - 4.0).abs() < 1e-3 && cell[[0, 1]] == 0.0, "{cell}");
+        // All cells lie within the square around each and contradict themselves alike.
+        assert!((contradiction[[2, 1]] - 1.0).abs() < 1e-4 && smooth[[0, 3]] == 3.0, "{contradiction}");
         for map in &scores.parts {
             assert!(map[[4, 4]].is_nan());
         }
