@@ -84,6 +84,8 @@ def test_accuracy():
     # 4.9 pm over ten frames.
     for row in tables["accuracy_by_pixel_size"]:
         assert row["P DCNN (pm)"] < 10 and 40 < row["within sigma (%)"] < 95, row
+    (row,) = tables["accuracy_by_crystal"]
+    assert row["P (pm)"] == 40 and row["windows"] > 100 and row["P DCNN (pm)"] < 12 and row["a (pm)"] < 8, row
 
 
 def test_regression(tmp_path):

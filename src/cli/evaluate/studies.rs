@@ -29,6 +29,8 @@ impl Study for AccuracySettings {
             frames: QUICK_FRAMES,
             counts: vec![30.0, 300.0],
             pixel_sizes_pm: vec![20.0],
+            polarizations_pm: vec![40.0],
+            aspects: Vec::new(),
             rotations: 1,
             ..self
         }
@@ -44,13 +46,15 @@ impl Study for AccuracySettings {
 
     fn run(&self, setting: &Setting<'_>) -> anyhow::Result<Tables> {
         let analyzer = &mut setting.analyzer()?;
-        let rows = 2 * self.counts.len() + self.rotations + 2 * self.pixel_sizes_pm.len();
+        let crystals = self.polarizations_pm.len() + self.aspects.len();
+        let rows = 2 * self.counts.len() + self.rotations + 2 * self.pixel_sizes_pm.len() + crystals;
         setting.watch(rows * self.frames, |each| {
             Ok(vec![
                 ("accuracy_by_dose", accuracy::by_dose(analyzer, self, false, each)?),
                 ("accuracy_by_dose_with_faults", accuracy::by_dose(analyzer, self, true, each)?),
                 ("accuracy_non_polar", accuracy::non_polar(analyzer, self, each)?),
                 ("accuracy_by_pixel_size", accuracy::by_pixel_size(analyzer, self, each)?),
+                ("accuracy_by_crystal", accuracy::by_crystal(analyzer, self, each)?),
             ])
         })
     }
