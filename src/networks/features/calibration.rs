@@ -162,7 +162,7 @@ impl Calibration {
     }
 
     /// How surprising each window is. Each part is measured by the share of all windows that score higher, and not by the worst stratum's,
-    /// which would drown the others; the promise is made of the whole.
+    /// which would drown the others; the promise is made of the two sums that come out, see [`Self::p_value_of_both`].
     pub fn surprise(&self, scores: &WindowScores) -> Surprise {
         let length = Score::PARTS.len() * LEVELS;
         let first = class_of(scores.sampling) * length;
