@@ -61,14 +61,15 @@ impl Score {
     ];
 }
 
-/// What a window's oddity in what the network answers counts beside that of its features, where both are compared with their
+/// What counts a decade of surprise at what the network answers, beside one at the features, where both are compared with their
 /// surroundings.
-const ANSWER_WEIGHT: f32 = 0.5;
-/// What counts a decade of surprise that the frame may share, beside one that its surroundings do not: at features and sigma, at
-/// contradictions, and at how smooth the image is. One at the mean features of the area counts 1.
-const WHOLE_WEIGHT: f32 = 1.25;
-const CONTRADICTION_WEIGHT: f32 = 1.15;
-const SMOOTHNESS_WEIGHT: f32 = 1.35;
+const ANSWER_WEIGHT: f32 = 0.35;
+/// What counts a decade of surprise that the frame may share, beside one at features unlike their surroundings: at features and at sigma,
+/// which add up, at the mean features of the area, and at how smooth the image is. One at contradictions counts 1.
+const TRAINING_WEIGHT: f32 = 0.6;
+const SIGMA_WEIGHT: f32 = 1.1;
+const AREA_WEIGHT: f32 = 0.7;
+const SMOOTHNESS_WEIGHT: f32 = 1.25;
 /// The part of a p-value's promise that is made of what differs from its surroundings. What differs from the training set has the rest:
 /// it is shared by the windows of a frame, which are flagged as a whole where it is strange.
 const LOCAL_PROMISE: f32 = 0.8;
@@ -224,10 +225,10 @@ fn surprise(usual: &[f32], scores: &WindowScores) -> Surprise {
     let around = part(Score::Surroundings) + answers * ANSWER_WEIGHT;
     let [mut local, far] = LOCAL_PM.map(|side_pm| mean_around(&around.view(), side_pm, step_pm));
     raise(&mut local, &far);
-    let training = (part(Score::Training) + part(Score::Sigma)) * WHOLE_WEIGHT;
+    let training = part(Score::Training) * TRAINING_WEIGHT + part(Score::Sigma) * SIGMA_WEIGHT;
     let mut whole = mean_around(&training.view(), WHOLE_PM, step_pm);
-    raise(&mut whole, &part(Score::Area));
-    raise(&mut whole, &(part(Score::Contradiction) * CONTRADICTION_WEIGHT));
+    raise(&mut whole, &(part(Score::Area) * AREA_WEIGHT));
+    raise(&mut whole, &part(Score::Contradiction));
     let smooth = mean_around(&part(Score::Smoothness).view(), WHOLE_PM, step_pm);
     raise(&mut whole, &(smooth * SMOOTHNESS_WEIGHT));
     Surprise { local, whole }
@@ -326,10 +327,10 @@ mod tests {
         let steps = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|part| all(part, 1000.0) - all(part, 100.0));
         assert!(steps.iter().all(|step| *step > 0.5), "{steps:?}");
         let whole = [
-            (0, WHOLE_WEIGHT),
-            (2, WHOLE_WEIGHT),
-            (5, 1.0),
-            (6, CONTRADICTION_WEIGHT),
+            (0, TRAINING_WEIGHT),
+            (2, SIGMA_WEIGHT),
+            (5, AREA_WEIGHT),
+            (6, 1.0),
             (8, SMOOTHNESS_WEIGHT),
         ];
         let answers = [3, 4, 7].map(|part| (part, ANSWER_WEIGHT));
