@@ -326,13 +326,8 @@ mod tests {
         // Beyond what is counted, a decade is a factor: ten times the score is as many decades for every part.
         let steps = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|part| all(part, 1000.0) - all(part, 100.0));
         assert!(steps.iter().all(|step| *step > 0.5), "{steps:?}");
-        let whole = [
-            (0, TRAINING_WEIGHT),
-            (2, SIGMA_WEIGHT),
-            (5, AREA_WEIGHT),
-            (6, 1.0),
-            (8, SMOOTHNESS_WEIGHT),
-        ];
+        let whole =
+            [(0, TRAINING_WEIGHT), (2, SIGMA_WEIGHT), (5, AREA_WEIGHT), (6, 1.0), (8, SMOOTHNESS_WEIGHT)];
         let answers = [3, 4, 7].map(|part| (part, ANSWER_WEIGHT));
         for (part, weight) in whole.into_iter().chain(answers) {
             assert!((steps[part] / steps[1] - weight).abs() < 0.1, "{steps:?}");
