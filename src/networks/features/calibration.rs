@@ -66,10 +66,10 @@ impl Score {
 const ANSWER_WEIGHT: f32 = 0.35;
 /// What counts a decade of surprise that the frame may share, beside one at features unlike their surroundings: at features and at sigma,
 /// which add up, at the mean features of the area, and at how smooth the image is. One at contradictions counts 1.
-const TRAINING_WEIGHT: f32 = 0.6;
+const TRAINING_WEIGHT: f32 = 0.7;
 const SIGMA_WEIGHT: f32 = 1.1;
-const AREA_WEIGHT: f32 = 0.7;
-const SMOOTHNESS_WEIGHT: f32 = 1.25;
+const AREA_WEIGHT: f32 = 0.9;
+const SMOOTHNESS_WEIGHT: f32 = 1.35;
 /// The part of a p-value's promise that is made of what differs from its surroundings. What differs from the training set has the rest:
 /// it is shared by the windows of a frame, which are flagged as a whole where it is strange.
 const LOCAL_PROMISE: f32 = 0.8;
