@@ -123,6 +123,9 @@ pub struct DcnnTrainSettings {
     /// Fraction of the simulated frames to learn from whose B columns are dimmer than any that `scenes` draws, down to none that can
     /// be seen: from them sigma learns what it is to say where P cannot be told. No frame to judge or to calibrate on is one.
     pub faint_fraction: f64,
+    /// A frame to learn from with so many counts at an A column's peak weighs half as much as one without noise, pixel for pixel: else
+    /// what a noisy frame cannot teach would drown what a clean one can.
+    pub half_weight_counts: f64,
     pub scenes: TrainingRanges,
 }
 
@@ -147,6 +150,7 @@ impl Default for DcnnTrainSettings {
             labelled_fraction: 0.5,
             resampled_fraction: 0.0,
             faint_fraction: 0.0,
+            half_weight_counts: 30.0,
             scenes: at_model_scale(),
         }
     }
@@ -269,6 +273,10 @@ impl DcnnTrainSettings {
             ("faint_fraction", self.faint_fraction),
         ] {
             validate_fraction(name, fraction)?;
+        }
+        let half = self.half_weight_counts;
+        if !(0.0..=1e6).contains(&half) {
+            return Err(InvalidSetting::new("half_weight_counts", half, "0 to 1000000"));
         }
         let [low, high] = self.gamma;
         if !(0.1 <= low && low <= high && high <= 10.0) {

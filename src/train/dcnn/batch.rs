@@ -12,9 +12,6 @@ use ferrostem_proto::{GridSpec, PixelPosition};
 use ndarray::{Array2, Array3, Array4, Axis, s as nds};
 use rand::RngExt as _;
 
-/// A frame with so many counts at an A column's peak weighs half as much as one without noise, pixel for pixel: else what a
-/// noisy frame cannot teach would drown what a clean one can.
-const HALF_WEIGHT_COUNTS: f64 = 30.0;
 /// Tells the random numbers of added noise from the others of a frame.
 const NOISE_SEED: u64 = 0x6E6F_6973_6500_0001;
 
@@ -44,12 +41,13 @@ pub struct DcnnBatch {
     pub(super) ways: [Array4<f32>; 2],
 }
 
-/// How much a frame counts, 0 to 1.
-fn weight(sample: &Sample) -> f32 {
-    sample.peak_counts.map_or(1.0, |counts| counts / (counts + HALF_WEIGHT_COUNTS)) as f32
-}
-
 impl DcnnTask {
+    /// How much a frame counts, 0 to 1.
+    fn weight(&self, sample: &Sample) -> f32 {
+        let half = self.settings.half_weight_counts;
+        sample.peak_counts.map_or(1.0, |counts| counts / (counts + half)) as f32
+    }
+
     /// A frame of `split`, the same whenever it is asked for; labelled or noisy ones only where the network learns from them.
     pub(super) fn sample(&self, split: Split) -> Result<Sample, TrainError> {
         let mut sample = self.drawn(split)?;
@@ -170,7 +168,7 @@ impl DcnnTask {
         let mut targets = Array4::zeros((count, WEIGHTS.len(), side, side));
         let mut learns = Array4::zeros((count, WEIGHTS.len(), side, side));
         let weights = windows.iter().zip(frames).flat_map(|(windows, frame)| {
-            let weight = weight(frame);
+            let weight = self.weight(frame);
             windows.cells.iter().map(move |cell| (cell, weight))
         });
         for (index, (cell, weight)) in weights.enumerate() {
@@ -193,7 +191,7 @@ impl DcnnTask {
         let mut targets = Vec::new();
         let mut asked = Vec::new();
         for (frame, windows) in frames.iter().zip(windows) {
-            let weight = weight(frame);
+            let weight = self.weight(frame);
             for (image, corner) in windows.images.iter().zip(&windows.corners) {
                 let shape = <[usize; 2]>::from(image.dim());
                 let aims = Aims::new(frame, *corner);
