@@ -37,6 +37,9 @@ const FAR: f64 = 0.5;
 const SIGMA_WEIGHT: f64 = 0.1;
 /// Degrees of freedom of the distribution that errors of P are taken to have, in units of the predicted sigma.
 const SIGMA_FREEDOM: f64 = 4.0;
+/// Predicted ln sigma counts as no farther than this from that of the outputs' scale: sigma from 0.02 pm to 20 nm. Its square in an
+/// exponent would be infinite for a frame that the network answers wildly.
+const LARGEST_LOG_SIGMA: f64 = 7.0;
 /// Frames over which a fresh network is normalised.
 const NORMALISING_FRAMES: usize = 64;
 /// Frames on which the p-values of the feature statistics are calibrated, per held-out frame.
@@ -133,6 +136,7 @@ impl DcnnTask {
         let p_scale = self.outputs.first().map_or(1.0, |spec| spec.scale);
         let (mean, scale) = self.outputs.last().map_or((0.0, 1.0), |spec| (spec.mean, spec.scale));
         let log_sigma = outputs.slice(s![.., WEIGHTS.len().., .., ..]) * scale + (mean - p_scale.ln());
+        let log_sigma = log_sigma.clamp(-LARGEST_LOG_SIGMA, LARGEST_LOG_SIGMA);
         let residual = squares.slice(s![.., 0..2, .., ..]).mean_dim(1).detach();
         let excess = residual * (log_sigma.clone() * -2.0).exp() / SIGMA_FREEDOM;
         let likelihood = excess.log1p() * (0.5 * (SIGMA_FREEDOM + 1.0)) + log_sigma;
