@@ -125,17 +125,7 @@ impl<'a> Scores<'a> {
     pub fn of(&self, observed: &Observed) -> Vec<Array2<f32>> {
         let Some(maps) = &observed.maps else { return Vec::new() };
         let unusual = self.statistics.judge(maps, observed.sampling);
-        let [
-            training,
-            surroundings,
-            sigma,
-            sigma_around,
-            cell_around,
-            area,
-            contradiction,
-            contradiction_around,
-            smoothness,
-        ] = unusual.scores.parts;
+        let mut parts = unusual.scores.parts.into_iter();
         let by_window = |score: &dyn Fn(&DVector<f64>) -> f64| {
             Array2::from_shape_vec(
                 maps.p_x.dim(),
@@ -149,24 +139,16 @@ impl<'a> Scores<'a> {
             )
             .unwrap_or_default()
         };
-        vec![
-            unusual.strangeness,
-            training,
-            surroundings,
-            by_window(&|window| self.to_neighbour(window)),
-            by_window(&|window| {
-                (&self.standardised * window).norm_squared() - (&self.principal * window).norm_squared()
-            }),
-            sigma,
-            sigma_around,
-            cell_around,
-            area,
-            contradiction,
-            contradiction_around,
-            smoothness,
-            by_window(&|window| self.disagreement(window)),
-            doubt(observed),
-        ]
+        let mut scores = vec![unusual.strangeness];
+        scores.extend(parts.by_ref().take(2));
+        scores.push(by_window(&|window| self.to_neighbour(window)));
+        scores.push(by_window(&|window| {
+            (&self.standardised * window).norm_squared() - (&self.principal * window).norm_squared()
+        }));
+        scores.extend(parts);
+        scores.push(by_window(&|window| self.disagreement(window)));
+        scores.push(doubt(observed));
+        scores
     }
 
     fn to_neighbour(&self, window: &DVector<f64>) -> f64 {

@@ -37,7 +37,7 @@ pub enum Score {
     Local = 9,
     /// What differs from the training set, see [`Surprise::whole`].
     Whole = 10,
-    /// All of them.
+    /// Both, by how rare they are.
     Together = 11,
 }
 
@@ -47,6 +47,8 @@ impl Score {
         let [a, b, c, d, e, f, g, h, i] = Self::PARTS;
         [a, b, c, d, e, f, g, h, i, Self::Local, Self::Whole, Self::Together]
     };
+    /// Scores before [`Self::Together`], which comes from how rare they are among all windows.
+    pub(super) const BEFORE_TOGETHER: usize = Self::ALL.len() - 1;
     /// What the others come from.
     pub const PARTS: [Self; 9] = [
         Self::Training,
@@ -63,16 +65,15 @@ impl Score {
 
 /// What counts a decade of surprise at what the network answers, beside one at the features, where both are compared with their
 /// surroundings.
-const ANSWER_WEIGHT: f32 = 0.35;
-/// What counts a decade of surprise that the frame may share, beside one at features unlike their surroundings: at features and at sigma,
-/// which add up, at the mean features of the area, and at how smooth the image is. One at contradictions counts 1.
-const TRAINING_WEIGHT: f32 = 0.7;
-const SIGMA_WEIGHT: f32 = 1.1;
-const AREA_WEIGHT: f32 = 0.9;
-const SMOOTHNESS_WEIGHT: f32 = 1.35;
+const ANSWER_WEIGHT: f32 = 0.25;
+/// What counts a decade of surprise that the frame may share, beside one at sigma or at contradictions: at features, which add to sigma, at
+/// the mean features of the area, and at how smooth the image is.
+const TRAINING_WEIGHT: f32 = 0.65;
+const AREA_WEIGHT: f32 = 0.95;
+const SMOOTHNESS_WEIGHT: f32 = 1.55;
 /// The part of a p-value's promise that is made of what differs from its surroundings. What differs from the training set has the rest:
 /// it is shared by the windows of a frame, which are flagged as a whole where it is strange.
-const LOCAL_PROMISE: f32 = 0.8;
+const LOCAL_PROMISE: f32 = 0.4;
 /// Sides of the squares over which surprise is averaged, pm: defects of one column reach as far as the windows that hold it, others
 /// farther.
 const LOCAL_PM: [f64; 2] = [360.0, 840.0];
@@ -100,7 +101,7 @@ impl HeldOut {
 /// Thresholds of each score in each class of the pixel size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
-    /// `[class, part, level]`: the level's share of all windows scores higher; as `thresholds` else.
+    /// `[class, score before together, level]`: the level's share of all windows scores higher; as `thresholds` else.
     pub(super) usual: Vec<f32>,
     /// `[class, score, level]`: in no stratum more than the level's share of windows scores higher. Ascending along the levels;
     /// `f32::MAX` where there were too few windows to tell.
@@ -118,32 +119,17 @@ impl Calibration {
             let own = || frames.iter().filter(move |frame| class_of(frame.scores.sampling) == class);
             let chosen: Vec<&HeldOut> =
                 if own().next().is_some() { own().collect() } else { frames.iter().collect() };
-            let of_part = |part: usize, worst: bool| {
-                thresholds(chosen.iter().map(|frame| (&frame.scores.parts[part], frame.strata)), worst)
-            };
-            let of_parts = |worst: bool| -> Option<Vec<f32>> {
-                let parts: Option<Vec<_>> =
-                    (0..Score::PARTS.len()).map(|part| of_part(part, worst)).collect();
-                Some(parts?.concat())
-            };
-            let (Some(usual), Some(parts)) = (of_parts(false), of_parts(true)) else {
-                return Err(FeatureError::Uncalibrated);
-            };
-            let surprises: Vec<_> = chosen.iter().map(|frame| surprise(&usual, &frame.scores)).collect();
+            let [usual, worst] = of_class(&chosen)?;
             all.usual.extend(usual);
-            all.thresholds.extend(parts);
-            for of in [|s: &Surprise| s.local.clone(), |s: &Surprise| s.whole.clone(), Surprise::together] {
-                let maps: Vec<_> = surprises.iter().map(of).collect();
-                let maps = maps.iter().zip(&chosen).map(|(map, frame)| (map, frame.strata));
-                all.thresholds.extend(thresholds(maps, true).ok_or(FeatureError::Uncalibrated)?);
-            }
+            all.thresholds.extend(worst);
         }
         Ok(all)
     }
 
     /// Checks what was read.
     pub(super) fn checked(usual: Vec<f32>, thresholds: Vec<f32>) -> Result<Self, FeatureError> {
-        let named = [("usual", &usual, Score::PARTS.len()), ("thresholds", &thresholds, Score::ALL.len())];
+        let named =
+            [("usual", &usual, Score::BEFORE_TOGETHER), ("thresholds", &thresholds, Score::ALL.len())];
         for (name, values, scores) in named {
             let (expected, found) = (CLASSES * scores * LEVELS, values.len());
             if found != expected {
@@ -162,12 +148,16 @@ impl Calibration {
         10f32.powf(-decades(self.thresholds(score, sampling), value))
     }
 
-    /// How surprising each window is. Each part is measured by the share of all windows that score higher, and not by the worst stratum's,
-    /// which would drown the others; the promise is made of the two sums that come out, see [`Self::p_value_of_both`].
+    /// How surprising each window is. Everything is measured by the share of all windows that score higher, and not by the worst stratum's,
+    /// which would drown the others; the promise is made of the two sums, see [`Self::p_value_of_both`].
     pub fn surprise(&self, scores: &WindowScores) -> Surprise {
-        let length = Score::PARTS.len() * LEVELS;
+        let length = Score::BEFORE_TOGETHER * LEVELS;
         let first = class_of(scores.sampling) * length;
-        surprise(self.usual.get(first..first + length).unwrap_or_default(), scores)
+        let usual = self.usual.get(first..first + length).unwrap_or_default();
+        let sums = sums(usual, scores);
+        let together = together(usual, &sums);
+        let [local, whole] = sums;
+        Surprise { local, whole, together }
     }
 
     /// What the p-values of [`Score::Local`] and [`Score::Whole`] say together, and keep the promise with: each has a part of it. NaN
@@ -199,39 +189,71 @@ pub struct Surprise {
     /// What those around it differ by from the training set, one by one in features and sigma or in the mean of their features, by how much
     /// their answers contradict each other, or how smooth the image is.
     pub whole: Array2<f32>,
-}
-
-impl Surprise {
-    /// The larger of both, which ranks windows.
-    pub fn together(&self) -> Array2<f32> {
-        let mut together = self.whole.clone();
-        raise(&mut together, &self.local);
-        together
-    }
+    /// How rare both are among all windows, decades, the rarer counting, each with its part of the promise: this ranks windows.
+    pub together: Array2<f32>,
 }
 
 fn class_of(sampling: Sampling) -> usize {
     CLASSES_PM.partition_point(|&bound| bound <= sampling.pixel_pm)
 }
 
-/// [`Calibration::surprise`], by the parts' thresholds over all windows, `[part, level]`.
-fn surprise(usual: &[f32], scores: &WindowScores) -> Surprise {
+/// [`Calibration::usual`] and [`Calibration::thresholds`] of the frames of one class.
+fn of_class(frames: &[&HeldOut]) -> Result<[Vec<f32>; 2], FeatureError> {
+    let levels = |maps: &[&Array2<f32>], worst: bool| {
+        let strata = frames.iter().map(|frame| frame.strata);
+        thresholds(maps.iter().copied().zip(strata), worst).ok_or(FeatureError::Uncalibrated)
+    };
+    let (mut usual, mut worst) = (Vec::new(), Vec::new());
+    for part in 0..Score::PARTS.len() {
+        let maps: Vec<_> = frames.iter().map(|frame| &frame.scores.parts[part]).collect();
+        usual.extend(levels(&maps, false)?);
+        worst.extend(levels(&maps, true)?);
+    }
+    let sums: Vec<_> = frames.iter().map(|frame| sums(&usual, &frame.scores)).collect();
+    for which in 0..2 {
+        let maps: Vec<_> = sums.iter().map(|sums| &sums[which]).collect();
+        usual.extend(levels(&maps, false)?);
+        worst.extend(levels(&maps, true)?);
+    }
+    let together: Vec<_> = sums.iter().map(|sums| together(&usual, sums)).collect();
+    worst.extend(levels(&together.iter().collect::<Vec<_>>(), true)?);
+    Ok([usual, worst])
+}
+
+/// Decades of the share of windows that score higher than `value`, beyond what was counted as its tail goes on.
+fn rarity(table: &[f32], value: f32) -> f32 {
+    tail(table, value).unwrap_or_else(|| decades(table, value))
+}
+
+/// [`Surprise::local`] and [`Surprise::whole`], by the parts' thresholds over all windows, `[part, level]`.
+fn sums(usual: &[f32], scores: &WindowScores) -> [Array2<f32>; 2] {
     let part = |part: Score| {
         let table = of(usual, part);
-        scores.parts[part as usize].mapv(|value| tail(table, value).unwrap_or_else(|| decades(table, value)))
+        scores.parts[part as usize].mapv(|value| rarity(table, value))
     };
     let step_pm = scores.sampling.step_pm;
     let answers = part(Score::SigmaAround) + part(Score::CellAround) + part(Score::ContradictionAround);
     let around = part(Score::Surroundings) + answers * ANSWER_WEIGHT;
     let [mut local, far] = LOCAL_PM.map(|side_pm| mean_around(&around.view(), side_pm, step_pm));
     raise(&mut local, &far);
-    let training = part(Score::Training) * TRAINING_WEIGHT + part(Score::Sigma) * SIGMA_WEIGHT;
+    let training = part(Score::Training) * TRAINING_WEIGHT + part(Score::Sigma);
     let mut whole = mean_around(&training.view(), WHOLE_PM, step_pm);
     raise(&mut whole, &(part(Score::Area) * AREA_WEIGHT));
     raise(&mut whole, &part(Score::Contradiction));
     let smooth = mean_around(&part(Score::Smoothness).view(), WHOLE_PM, step_pm);
     raise(&mut whole, &(smooth * SMOOTHNESS_WEIGHT));
-    Surprise { local, whole }
+    [local, whole]
+}
+
+/// [`Surprise::together`] of both sums, by their thresholds over all windows, which follow those of the parts.
+fn together(usual: &[f32], [local, whole]: &[Array2<f32>; 2]) -> Array2<f32> {
+    let rare = |map: &Array2<f32>, score: Score, promise: f32| {
+        let table = of(usual, score);
+        map.mapv(|value| rarity(table, value) + promise.log10())
+    };
+    let mut together = rare(whole, Score::Whole, 1.0 - LOCAL_PROMISE);
+    raise(&mut together, &rare(local, Score::Local, LOCAL_PROMISE));
+    together
 }
 
 /// The larger of both; of a number and NaN, the number.
@@ -316,7 +338,10 @@ mod tests {
             parts: std::array::from_fn(|_| Array2::from_elem((SIDE, SIDE), 0.1)),
             sampling: SAMPLING,
         };
-        let at = |scores: &WindowScores| calibration.surprise(scores).together()[[10, 10]];
+        let at = |scores: &WindowScores| {
+            let Surprise { local, whole, .. } = calibration.surprise(scores);
+            local[[10, 10]].max(whole[[10, 10]])
+        };
         assert!((0.0..0.5).contains(&at(&usual())), "{}", at(&usual()));
         let all = |part: usize, value: f32| {
             let mut scores = usual();
@@ -326,8 +351,7 @@ mod tests {
         // Beyond what is counted, a decade is a factor: ten times the score is as many decades for every part.
         let steps = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|part| all(part, 1000.0) - all(part, 100.0));
         assert!(steps.iter().all(|step| *step > 0.5), "{steps:?}");
-        let whole =
-            [(0, TRAINING_WEIGHT), (2, SIGMA_WEIGHT), (5, AREA_WEIGHT), (6, 1.0), (8, SMOOTHNESS_WEIGHT)];
+        let whole = [(0, TRAINING_WEIGHT), (2, 1.0), (5, AREA_WEIGHT), (6, 1.0), (8, SMOOTHNESS_WEIGHT)];
         let answers = [3, 4, 7].map(|part| (part, ANSWER_WEIGHT));
         for (part, weight) in whole.into_iter().chain(answers) {
             assert!((steps[part] / steps[1] - weight).abs() < 0.1, "{steps:?}");
@@ -336,7 +360,7 @@ mod tests {
         let patch = |side: usize| {
             let mut scores = usual();
             scores.parts[1].slice_mut(ndarray::s![10..10 + side, 10..10 + side]).fill(1e6);
-            calibration.surprise(&scores).together()[[10 + side / 2, 10 + side / 2]]
+            calibration.surprise(&scores).local[[10 + side / 2, 10 + side / 2]]
         };
         assert!(patch(3) > 5.0 * patch(1) && patch(1) > at(&usual()));
         // A window without surroundings is judged by the rest, one that was not measured not at all.
@@ -351,7 +375,7 @@ mod tests {
         let below = |alpha: f32| {
             let fresh = frames(250, 5);
             let p_values = fresh.iter().flat_map(|HeldOut { scores, .. }| {
-                let Surprise { local, whole } = calibration.surprise(scores);
+                let Surprise { local, whole, .. } = calibration.surprise(scores);
                 let p_value = |score: Score, value: f32| calibration.p_value(score, value, SAMPLING);
                 let both = |(&local, &whole): (&f32, &f32)| {
                     Calibration::p_value_of_both(p_value(Score::Local, local), p_value(Score::Whole, whole))
@@ -363,6 +387,24 @@ mod tests {
         };
         // A third of all frames is of the worst stratum.
         assert!(below(0.1) <= 0.11 && below(0.1) > 0.02 && below(0.01) <= 0.015, "{}", below(0.1));
+    }
+
+    #[test]
+    fn windows_are_ranked_by_the_rarer_of_both_sums() {
+        let calibration = Calibration::fit(&frames(100, 7)).unwrap();
+        let usual = &calibration.usual[..Score::BEFORE_TOGETHER * LEVELS];
+        let at = |score: Score, decades: usize| of(usual, score)[decades * LEVELS_PER_DECADE];
+        let rank = |local: usize, whole: usize| {
+            let [local, whole] = [at(Score::Local, local), at(Score::Whole, whole)];
+            together(usual, &[Array2::from_elem((1, 1), local), Array2::from_elem((1, 1), whole)])[[0, 0]]
+        };
+        let [of_local, of_whole] = [LOCAL_PROMISE, 1.0 - LOCAL_PROMISE].map(f32::log10);
+        for (local, whole, expected) in
+            [(2, 1, 2.0 + of_local), (1, 2, 2.0 + of_whole), (1, 1, 1.0 + of_local.max(of_whole))]
+        {
+            let found = rank(local, whole);
+            assert!((found - expected).abs() < 1e-4, "{local}, {whole}: {found}, expected {expected}");
+        }
     }
 
     #[test]
@@ -380,7 +422,7 @@ mod tests {
         let whole = |pixel_pm: f64| {
             let mut scores = frames[0].scores.clone();
             scores.sampling.pixel_pm = pixel_pm;
-            calibration.surprise(&scores).together().mean().unwrap()
+            calibration.surprise(&scores).together.mean().unwrap()
         };
         assert!(whole(15.0) > 1.5 * whole(30.0), "{} {}", whole(15.0), whole(30.0));
     }

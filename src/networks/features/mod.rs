@@ -109,20 +109,21 @@ impl FeatureStatistics {
     pub fn judge(&self, maps: &PolarizationMaps, sampling: Sampling) -> Unusual {
         let scores = self.scores(maps, sampling);
         let surprise = self.calibration.surprise(&scores);
-        let strangeness = surprise.together();
-        let mut p_values = Score::ALL.map(|score| {
-            let map = match score {
-                Score::Local => &surprise.local,
-                Score::Whole => &surprise.whole,
-                Score::Together => &strangeness,
-                part => &scores.parts[part as usize],
-            };
+        let p_values = |score: Score, map: &Array2<f32>| {
             map.mapv(|value| self.calibration.p_value(score, value, sampling))
+        };
+        let local = p_values(Score::Local, &surprise.local);
+        let whole = p_values(Score::Whole, &surprise.whole);
+        let both = Zip::from(&local)
+            .and(&whole)
+            .map_collect(|&local, &whole| Calibration::p_value_of_both(local, whole));
+        let p_values = Score::ALL.map(|score| match score {
+            Score::Local => local.clone(),
+            Score::Whole => whole.clone(),
+            Score::Together => both.clone(),
+            part => p_values(part, &scores.parts[part as usize]),
         });
-        let [.., local, whole, together] = &mut p_values;
-        Zip::from(together).and(local).and(whole).for_each(|together, &mut local, &mut whole| {
-            *together = Calibration::p_value_of_both(local, whole)
-        });
+        let strangeness = surprise.together;
         let excess = strangeness.mapv(|value| 10f32.powf(self.calibration.beyond(value, sampling)));
         Unusual { p_values, strangeness, excess, scores }
     }
@@ -145,7 +146,7 @@ impl FeatureStatistics {
             ("mean", vec![channels], bytes(&self.mean)),
             ("whitening", vec![channels, channels], bytes(&self.whitening)),
             ("within", vec![channels], bytes(&self.within)),
-            ("usual", shape(Score::PARTS.len()), bytes(usual)),
+            ("usual", shape(Score::BEFORE_TOGETHER), bytes(usual)),
             ("thresholds", shape(Score::ALL.len()), bytes(thresholds)),
         ];
         let views = arrays
@@ -175,9 +176,10 @@ impl FeatureStatistics {
         let (mean, whitening) = (read("mean")?, read("whitening")?);
         let within = read("within").map_err(|_| FeatureError::Earlier("within"))?;
         let usual = read("usual").map_err(|_| FeatureError::Earlier("usual"))?;
-        // Earlier versions had thresholds for each of several bins of the noise, then none of the mean features.
+        // Earlier versions had thresholds for each of several bins of the noise, then fewer scores.
         let shape = file.tensor("usual").map(|view| view.shape().to_vec()).unwrap_or_default();
-        if file.tensor("noise_edges").is_ok() || shape.get(1).is_some_and(|&parts| parts < Score::PARTS.len())
+        if file.tensor("noise_edges").is_ok()
+            || shape.get(1).is_some_and(|&scores| scores < Score::BEFORE_TOGETHER)
         {
             return Err(FeatureError::Earlier("thresholds of all scores"));
         }
