@@ -73,7 +73,9 @@ const AREA_WEIGHT: f32 = 0.95;
 const SMOOTHNESS_WEIGHT: f32 = 1.55;
 /// The part of a p-value's promise that is made of what differs from its surroundings. What differs from the training set has the rest:
 /// it is shared by the windows of a frame, which are flagged as a whole where it is strange.
-const LOCAL_PROMISE: f32 = 0.4;
+const LOCAL_PROMISE: f32 = 0.8;
+/// The same part in what ranks windows: there, what a frame shares need not be rarer than what is its own.
+const LOCAL_RANK: f32 = 0.4;
 /// Sides of the squares over which surprise is averaged, pm: defects of one column reach as far as the windows that hold it, others
 /// farther.
 const LOCAL_PM: [f64; 2] = [360.0, 840.0];
@@ -189,7 +191,7 @@ pub struct Surprise {
     /// What those around it differ by from the training set, one by one in features and sigma or in the mean of their features, by how much
     /// their answers contradict each other, or how smooth the image is.
     pub whole: Array2<f32>,
-    /// How rare both are among all windows, decades, the rarer counting, each with its part of the promise: this ranks windows.
+    /// How rare both are among all windows, decades, the rarer counting, each with its part: this ranks windows.
     pub together: Array2<f32>,
 }
 
@@ -247,12 +249,12 @@ fn sums(usual: &[f32], scores: &WindowScores) -> [Array2<f32>; 2] {
 
 /// [`Surprise::together`] of both sums, by their thresholds over all windows, which follow those of the parts.
 fn together(usual: &[f32], [local, whole]: &[Array2<f32>; 2]) -> Array2<f32> {
-    let rare = |map: &Array2<f32>, score: Score, promise: f32| {
+    let rare = |map: &Array2<f32>, score: Score, part: f32| {
         let table = of(usual, score);
-        map.mapv(|value| rarity(table, value) + promise.log10())
+        map.mapv(|value| rarity(table, value) + part.log10())
     };
-    let mut together = rare(whole, Score::Whole, 1.0 - LOCAL_PROMISE);
-    raise(&mut together, &rare(local, Score::Local, LOCAL_PROMISE));
+    let mut together = rare(whole, Score::Whole, 1.0 - LOCAL_RANK);
+    raise(&mut together, &rare(local, Score::Local, LOCAL_RANK));
     together
 }
 
@@ -398,7 +400,7 @@ mod tests {
             let [local, whole] = [at(Score::Local, local), at(Score::Whole, whole)];
             together(usual, &[Array2::from_elem((1, 1), local), Array2::from_elem((1, 1), whole)])[[0, 0]]
         };
-        let [of_local, of_whole] = [LOCAL_PROMISE, 1.0 - LOCAL_PROMISE].map(f32::log10);
+        let [of_local, of_whole] = [LOCAL_RANK, 1.0 - LOCAL_RANK].map(f32::log10);
         for (local, whole, expected) in
             [(2, 1, 2.0 + of_local), (1, 2, 2.0 + of_whole), (1, 1, 1.0 + of_local.max(of_whole))]
         {
