@@ -59,7 +59,7 @@ pub(super) fn judge(
 }
 
 impl Judged {
-    /// What stands under [`COMPARED`]: RMS errors of P of the network and of the classical measurement, over all frames and then of
+    /// What stands under [`COMPARED`](super::COMPARED): RMS errors of P of the network and of the classical measurement, over all frames and then of
     /// the frame in the middle.
     pub fn compared(&self) -> [f64; 4] {
         let of = |which: usize| {
