@@ -233,6 +233,14 @@ mod tests {
         let learning =
             first.learns.iter().filter(|&&weight| weight > 0.0).count() as f32 / first.learns.len() as f32;
         assert!(learning > 0.7, "only {learning} of the windows have a cell");
+        // Noisy frames count less, unless asked to count alike.
+        let weights =
+            |batch: &DcnnBatch| batch.learns.iter().copied().filter(|&w| w > 0.0).collect::<Vec<_>>();
+        assert!(weights(&first).iter().any(|&weight| weight < 0.95));
+        let alike = DcnnTrainSettings { half_weight_counts: 0.0, ..DcnnTrainSettings::default() };
+        assert!(weights(&DcnnTask::new(alike).batch(3).unwrap()).iter().all(|&weight| weight == 1.0));
+        let negative = DcnnTrainSettings { half_weight_counts: -1.0, ..DcnnTrainSettings::default() };
+        assert!(negative.validate().unwrap_err().to_string().contains("half_weight_counts"));
         let p = first.targets.slice(nds![.., 0..2, .., ..]);
         assert!(p.iter().all(|v| v.abs() * 20.0 <= 120.0));
         assert!(p.iter().any(|v| v.abs() * 20.0 > 2.0));
